@@ -1,0 +1,3 @@
+//! Holds one unit process or container.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A committed entry to its effects on the state.

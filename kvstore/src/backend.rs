@@ -1,0 +1,1 @@
+//! The LMDB writer behind memory.

@@ -1,0 +1,1 @@
+//! The native client: retries, fail-over, leases, watches.

@@ -1,0 +1,1 @@
+//! Versioned log entries, what Raft replicates.

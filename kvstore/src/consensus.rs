@@ -1,0 +1,1 @@
+//! Raft-rs behind our own rules; pure.

@@ -1,0 +1,1 @@
+//! The append and sync thread.

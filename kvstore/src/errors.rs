@@ -1,0 +1,1 @@
+//! Etcd's error codes and texts.

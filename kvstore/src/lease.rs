@@ -1,0 +1,1 @@
+//! Grant, renewal and expiry.

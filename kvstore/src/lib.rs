@@ -1,0 +1,25 @@
+//! The replicated store: a Raft member that speaks etcd's v3 API, and its native client.
+
+pub mod apply;
+pub mod backend;
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod consensus;
+pub mod disk;
+pub mod errors;
+pub mod gateway;
+pub mod lease;
+pub mod membership;
+pub mod mvcc;
+pub mod pb;
+pub mod peer;
+#[cfg(feature = "python")]
+mod python;
+pub mod reactor;
+pub mod rpc_admin;
+pub mod rpc_data;
+pub mod snapshot;
+pub mod txn;
+pub mod wal;
+pub mod watch;

@@ -1,0 +1,1 @@
+//! Members, learners, promotion, removal.

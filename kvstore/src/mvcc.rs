@@ -1,0 +1,1 @@
+//! Keys by revision, memory first and LMDB behind.

@@ -1,0 +1,1 @@
+//! The one thread: sockets, timers, the Raft turn.

@@ -1,0 +1,1 @@
+//! KV, Watch and Lease services.

@@ -1,0 +1,1 @@
+//! Save, stream and restore of the whole state.

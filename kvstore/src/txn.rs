@@ -1,0 +1,1 @@
+//! Compares and limits of transactions.

@@ -1,0 +1,1 @@
+//! Segments, CRC and recovery; pure over a disk trait.
