@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import maturin
-
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("fleet-monitor", "fleet-presence", "kvload")
 
@@ -36,12 +34,17 @@ def stubs() -> None:
 def programs() -> None:
     """Build the native programs and lay them where maturin's `data` puts them into the wheel's `bin`."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    subprocess.run(["cargo", "build", "--release", "--locked", "--workspace", "--bins"], cwd=ROOT, check=True)
+    profile = os.environ.get("FLEETD_CARGO_PROFILE", "release")
+    subprocess.run(
+        ["cargo", "build", "-q", "--profile", profile, "--locked", "--workspace", "--bins"],
+        cwd=ROOT,
+        check=True,
+    )
     scripts = ROOT / "build" / "wheel-data" / "scripts"
     shutil.rmtree(scripts, ignore_errors=True)
     scripts.mkdir(parents=True)
     for name in PROGRAMS:
-        shutil.copy2(target / "release" / name, scripts / name)
+        shutil.copy2(target / profile / name, scripts / name)
 
 
 def prepare() -> None:
@@ -54,18 +57,24 @@ def prepare() -> None:
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     """PEP 517."""
     prepare()
+    import maturin
+
     return str(maturin.build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
 def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     """PEP 660."""
     prepare()
+    import maturin
+
     return str(maturin.build_editable(wheel_directory, config_settings, metadata_directory))
 
 
 def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
     """PEP 517."""
     stubs()
+    import maturin
+
     return str(maturin.build_sdist(sdist_directory, config_settings))
 
 

@@ -1,0 +1,60 @@
+# fleetd: `make demo` and `make test` need nothing done before them.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(HOME)/.cargo/bin:$(CURDIR)/build/peers/usr/bin:$(PATH)
+export MATURIN_NO_INSTALL_RUST := 1
+SEEDS ?= 200
+
+.PHONY: help setup native demo test lint format bench sim wheel clean
+
+help: ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## install what is missing, build, and make .venv (root, Debian 12)
+
+$(VENV)/.installed: pyproject.toml Cargo.lock .ci/setup-debian
+	@.ci/setup-debian
+	@echo "==> installing fleetd and its tools into $(VENV)"
+	@$(BIN)/pip install -q --upgrade pip
+	@$(BIN)/pip install -q -e '.[dev]'
+	@touch $@
+
+native: $(VENV)/.installed ## rebuild stubs and native programs after a change
+	@$(BIN)/python proto/native.py
+
+demo: native ## three machines, the paper's unit, a failover; cleans up
+	@$(BIN)/python examples/demo.py
+
+test: native ## every test: Rust, Python, real machines
+	@echo "==> cargo test"
+	@cargo test --release --locked --workspace -q
+	@echo "==> pytest"
+	@$(BIN)/pytest -q tests
+
+lint: native ## ruff, mypy --strict, rustfmt, clippy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@cargo fmt --all --check
+	@cargo clippy --release --locked --workspace --all-targets -q -- -D warnings
+	@cargo clippy --release --locked -p kvstore --lib --features python -q -- -D warnings
+
+format: ## rewrite the sources the way lint wants them
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@cargo fmt --all
+
+sim: native ## simulate the store with fresh seeds: make sim SEEDS=10000
+	@SIM_SEEDS=$(SEEDS) cargo test --release --locked -p kvstore --test sim -- --nocapture
+
+bench: native ## beside Debian's etcd and runc, in one run, with ratios
+	@$(BIN)/python -m benchmarks
+
+wheel: setup ## build the wheel that ships into dist/
+	@FLEETD_CARGO_PROFILE=dist $(BIN)/pip wheel -q --no-deps -w dist .
+	@ls -l dist/*.whl
+
+clean: ## remove what was built (not .venv)
+	@rm -rf target build/wheel-data dist agent/pb kvstore/_core.abi3.so
+	@echo "removed target/ build/wheel-data/ dist/ agent/pb/"
