@@ -65,7 +65,7 @@ class Cluster(Protocol):
         ...
 
     async def report_units(self, changed: Sequence[UnitState], gone: Sequence[str]) -> None:
-        """Publish unit states; the newest per unit wins. Returns when accepted for sending, never blocks on the store."""
+        """Publish unit states; the newest per unit wins. Returns at once; sending comes later."""
         ...
 
     async def report_containers(self, changed: Sequence[ContainerRecord], gone: Sequence[str]) -> None:

@@ -25,8 +25,16 @@ def stubs() -> None:
     (out / "__init__.py").write_text('"""Generated from proto/agent/pb; never committed."""\n')
     if sources:
         subprocess.run(
-            [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", f"--python_out={ROOT}",
-             f"--grpc_python_out={ROOT}", f"--pyi_out={ROOT}", *map(str, sources)],
+            [
+                sys.executable,
+                "-m",
+                "grpc_tools.protoc",
+                f"-I{ROOT / 'proto'}",
+                f"--python_out={ROOT}",
+                f"--grpc_python_out={ROOT}",
+                f"--pyi_out={ROOT}",
+                *map(str, sources),
+            ],
             check=True,
         )
 

@@ -1,0 +1,265 @@
+"""From an empty data directory to a place in a cluster: the shell around `forming.py`.
+
+Every promise is on disk and synced before it is spoken. A crash at any point is resumed from the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from agent.nodeapi import VERSION, NodeClients
+from agent.pb import node_pb2 as pb
+from fleetd.config import NODE_PORT, Config
+from fleetd.forming import AskPledges, Found, Join, Peer, Record, Step, Wait, answer_pledge, decide
+
+log = logging.getLogger("fleetd.bootstrap")
+
+RECORD_VERSION = 1
+RETRY_S = 0.5
+"""While a cluster forms others change without telling us, so we ask again this often; never once it is formed."""
+
+
+class RecordError(Exception):
+    """The record can't be used; the text says what to do."""
+
+
+def read_record(path: Path) -> Record:
+    """The record on disk, or a fresh one. Raises RecordError when it is damaged or newer than this program."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return Record()
+    try:
+        table = json.loads(text)
+        if table["version"] > RECORD_VERSION:
+            raise RecordError(
+                f"{path} was written by a newer fleetd (version {table['version']}, this one reads {RECORD_VERSION}): "
+                "install the newer one again"
+            )
+        table["store_endpoints"] = tuple(table["store_endpoints"])
+        return Record(**table)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"{path} is damaged ({error}): restore it, or empty the data directory to join anew"
+        ) from error
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replace a file so that after a power loss either the old or the new text is there."""
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("w") as sink:
+        sink.write(text)
+        sink.flush()
+        os.fsync(sink.fileno())
+    fresh.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class Bootstrap:
+    """One machine's way into a cluster, and its answers to others on theirs."""
+
+    def __init__(
+        self, config: Config, machine_id: str, boot: str, clients: NodeClients, discovered: Callable[[], Iterable[str]]
+    ) -> None:
+        self._config = config
+        self._me = machine_id
+        self._boot = boot
+        self._clients = clients
+        self._discovered = discovered
+        self._path = config.data_dir / "cluster.json"
+        self.record = read_record(self._path)
+        self.seen: dict[str, Peer] = {}
+        self._granted: set[str] = set()
+        self._asking = False
+        self.why = "starting"
+        """What forming waits for; status shows it."""
+        self.changed = asyncio.Event()
+
+    def save(self, **changes: object) -> None:
+        """Change the record on disk, then in memory."""
+        record = dataclasses.replace(self.record, **changes)  # type: ignore[arg-type]
+        write_durably(self._path, json.dumps(dataclasses.asdict(record), indent=1))
+        self.record = record
+
+    def _hello_request(self) -> pb.HelloRequest:
+        return pb.HelloRequest(
+            version=VERSION, cluster_name=self._config.cluster_name, machine_id=self._me, boot=self._boot
+        )
+
+    async def ask(self, address: str) -> Peer | None:
+        """What the machine at `address` says it is; None for silence, another cluster's name, or ourselves."""
+        answer = await self._clients.hello(address, self._hello_request())
+        if answer is None or answer.cluster_name != self._config.cluster_name or answer.version != VERSION:
+            return None
+        if answer.machine_id == self._me:
+            if answer.boot != self._boot and address != self._config.node_address:
+                log.error("the machine at %s has this machine's id %s: give one of them another", address, self._me)
+            return None
+        return Peer(answer.machine_id, address, answer.cluster_id, answer.pledged_to, answer.bootstrap_expect)
+
+    def addresses(self) -> set[str]:
+        """Where to ask: what mDNS found and what the user named."""
+        static = {peer if ":" in peer else f"{peer}:{NODE_PORT}" for peer in self._config.peers}
+        return (static | set(self._discovered())) - {self._config.node_address}
+
+    async def look(self) -> None:
+        """Ask everyone at once who they are."""
+        answers = await asyncio.gather(*(self.ask(address) for address in self.addresses()))
+        self.seen = {peer.machine_id: peer for peer in answers if peer is not None}
+        self._granted &= self.seen.keys()
+
+    async def form(self) -> Record:
+        """Return once this machine has a place: the record of a member or client."""
+        if self.record.phase == "member":
+            return self.record
+        while True:
+            await self.look()
+            step: Step = decide(
+                self._me, self._config.bootstrap_expect, self.record, self.seen, frozenset(self._granted)
+            )
+            match step:
+                case Found():
+                    return self._found()
+                case Join(cluster_id, addresses):
+                    if await self._join(cluster_id, addresses):
+                        return self.record
+                case AskPledges(peers):
+                    self._say(f"asking {len(peers)} machines for their pledge")
+                    await self._collect(peers)
+                    if len(self._granted) >= self._config.bootstrap_expect - 1:
+                        continue
+                case Wait(why):
+                    self._say(why)
+            self.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
+                    await self.changed.wait()
+
+    def _say(self, why: str) -> None:
+        if why != self.why:
+            log.info("%s", why)
+            self.why = why
+
+    async def _collect(self, peers: tuple[Peer, ...]) -> None:
+        self._asking = True
+        request = pb.PledgeRequest(
+            cluster_name=self._config.cluster_name, candidate=self._me, candidate_address=self._config.node_address
+        )
+        answers = await asyncio.gather(*(self._clients.pledge(peer.address, request) for peer in peers))
+        if self.record.pledged_to:
+            return  # A lower id asked us meanwhile; our pledges were released.
+        for peer, answer in zip(peers, answers, strict=True):
+            if answer is not None and answer.granted:
+                self._granted.add(peer.machine_id)
+            elif answer is not None:
+                self._say(f"{peer.machine_id} gives no pledge: {answer.why}")
+
+    def _found(self) -> Record:
+        """Write that we found, then found; after a crash the same cluster id is founded again."""
+        if self.record.phase != "founding":
+            self.save(
+                phase="founding",
+                cluster_name=self._config.cluster_name,
+                cluster_id=self.record.cluster_id or uuid.uuid4().hex,
+                role="voter",
+                pledged_to="",
+                pledged_address="",
+                initial_cluster=f"{self._me}={self._config.peer_url}",
+                initial_state="new",
+            )
+        self._say(f"founding cluster {self.record.cluster_id}")
+        return self.record
+
+    async def _join(self, cluster_id: str, addresses: tuple[str, ...]) -> bool:
+        request = pb.JoinRequest(
+            cluster_name=self._config.cluster_name,
+            machine_id=self._me,
+            boot=self._boot,
+            peer_url=self._config.peer_url,
+            client_url=self._config.client_urls[0],
+        )
+        for address in addresses:
+            answer = await self._clients.join(address, request)
+            if answer is None:
+                continue
+            if answer.why or answer.cluster_id != cluster_id:
+                self._say(f"joining through {address}: {answer.why or 'it belongs to another cluster'}")
+                continue
+            self.save(
+                phase="member",
+                cluster_name=self._config.cluster_name,
+                cluster_id=cluster_id,
+                role="voter" if answer.member else "client",
+                pledged_to="",
+                pledged_address="",
+                initial_cluster=answer.initial_cluster,
+                initial_state="existing",
+                store_endpoints=tuple(answer.store_endpoints),
+            )
+            self._say(f"joined cluster {cluster_id} as a {self.record.role}")
+            return True
+        return False
+
+    async def pledge(self, request: pb.PledgeRequest) -> pb.PledgeResponse:
+        """Answer a candidate; a grant is on disk before it is spoken."""
+        if request.cluster_name != self._config.cluster_name:
+            return pb.PledgeResponse(granted=False, why=f"this machine belongs to '{self._config.cluster_name}'")
+        holder = None
+        if self.record.pledged_to and self.record.pledged_to != request.candidate:
+            holder = await self.ask(self.record.pledged_address)
+        candidacy = self._asking or bool(self._granted)
+        answer = answer_pledge(self._me, self.record, request.candidate, candidacy, holder)
+        if answer.release:
+            await self._release_all()
+        if answer.granted and self.record.pledged_to != request.candidate:
+            if self.record.phase != "fresh":
+                return pb.PledgeResponse(granted=False, holder=self._me, why="founding a cluster now")
+            self.save(
+                cluster_name=self._config.cluster_name,
+                pledged_to=request.candidate,
+                pledged_address=request.candidate_address,
+            )
+        self.changed.set()
+        return pb.PledgeResponse(
+            granted=answer.granted,
+            holder=answer.holder,
+            holder_address=self.record.pledged_address if answer.holder == self.record.pledged_to else "",
+            why=answer.why,
+        )
+
+    async def _release_all(self) -> None:
+        released, self._granted, self._asking = self._granted, set(), False
+        request = pb.ReleaseRequest(candidate=self._me)
+        await asyncio.gather(
+            *(self._clients.release(self.seen[name].address, request) for name in released if name in self.seen)
+        )
+
+    async def release(self, request: pb.ReleaseRequest) -> None:
+        """The holder gives our pledge back."""
+        if self.record.phase == "fresh" and self.record.pledged_to == request.candidate:
+            self.save(pledged_to="", pledged_address="")
+            self.changed.set()
+
+
+def forget_pledge(path: Path) -> str:
+    """For `fleetd forget-pledge`. Raises RecordError once the machine has joined."""
+    record = read_record(path)
+    if record.phase != "fresh":
+        raise RecordError("this machine has joined a cluster: there is no pledge to forget")
+    if not record.pledged_to:
+        return "this machine has given no pledge"
+    fresh = dataclasses.replace(record, pledged_to="", pledged_address="")
+    write_durably(path, json.dumps(dataclasses.asdict(fresh), indent=1))
+    return f"forgot the pledge to {record.pledged_to}; start fleetd again"

@@ -1,0 +1,41 @@
+"""Every channel's credentials come from here, so that certificates arrive in one place.
+
+Until the certificates' own issue there are two answers: plain text on loopback, and plain text beyond it when the user
+said `--insecure`. Nothing else in the project decides what is encrypted.
+"""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+from fleetd.config import Config
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+KEEPALIVE_MS = 2_000
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS * 5),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Trust:
+    """The credentials of one machine; `Config` has already refused plain TCP that nobody asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def listen(self, server: grpc.aio.Server, address: str) -> None:
+        """Open node RPC's port. Raises OSError when the address is taken or not this machine's."""
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"can't listen on {address} for node RPC: is another fleetd running there?") from error
+        if not port:
+            raise OSError(f"can't listen on {address} for node RPC: is another fleetd running there?")
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """A channel to another machine's node RPC; the caller closes it."""
+        return grpc.aio.insecure_channel(address, options=_OPTIONS)
