@@ -1,0 +1,1 @@
+"""fleet-monitor, the small native process that holds one payload, and the Python that talks to it."""
