@@ -17,6 +17,7 @@ from agent.units.names import UnitName, parse_name
 ServiceType = Literal["simple", "exec", "oneshot", "forking", "notify"]
 Restart = Literal["no", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog", "always"]
 KillMode = Literal["control-group", "mixed", "process", "none"]
+Phase = Literal["condition", "start-pre", "start", "start-post", "reload", "stop", "stop-post"]
 CLEAN_SIGNALS = frozenset(int(number) for number in (SIGHUP, SIGINT, SIGTERM, SIGPIPE))
 
 
@@ -166,6 +167,24 @@ class Service:
     runtime_directory: tuple[str, ...] = ()
     state_directory: tuple[str, ...] = ()
     tty_path: str | None = None
+
+    def commands(self, phase: Phase) -> tuple[Command, ...]:
+        """The commands of a phase, in order."""
+        match phase:
+            case "condition":
+                return self.exec_condition
+            case "start-pre":
+                return self.start_pre
+            case "start":
+                return self.start
+            case "start-post":
+                return self.start_post
+            case "reload":
+                return self.reload
+            case "stop":
+                return self.stop
+            case "stop-post":
+                return self.stop_post
 
     def is_success(self, code: int | None, signal: int | None) -> bool:
         """Whether a main process that ended so has ended well."""
