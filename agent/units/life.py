@@ -70,6 +70,8 @@ class State:
     """Slot of the main process while it lives."""
     main_pid: int | None = None
     control: int | None = None
+    forked: int | None = None
+    """Slot of a forking start command that has ended, while its daemon is looked for."""
     main_code: int | None = None
     """How the last main process ended; None while it never did."""
     main_signal: int | None = None

@@ -41,6 +41,15 @@ SIGNAL_BASE = 128
 """A container's code above this says which signal ended it."""
 
 
+def resume(unit: Unit, state: State) -> tuple[Action, ...]:
+    """What a supervisor that was away has to do again: its last signals may never have been sent."""
+    if state.sub not in KILLING or unit.service is None:
+        return ()
+    again = _Turn(unit, unit.service, state, 0.0)
+    again.kill()
+    return tuple(again.actions)
+
+
 def step(unit: Unit, state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     """Answer the state after an event, and the actions to take, in order. The state is to be saved before they are."""
     assert unit.service is not None, f"{unit.name} is not a service"
@@ -74,7 +83,7 @@ class _Turn:
             case Exited():
                 self._exited(event)
             case MainFound(slot, pid):
-                self._set(main=slot, main_pid=pid)
+                self._set(main=slot, main_pid=pid, forked=None)
                 if self.state.sub == "start":
                     self._after_start()
             case Notified():
@@ -128,6 +137,7 @@ class _Turn:
             main=None,
             main_pid=None,
             control=None,
+            forked=None,
             main_code=None,
             main_signal=None,
             forbid_restart=False,
@@ -214,6 +224,11 @@ class _Turn:
             self._control_exited(event)
         elif event.slot == self.state.main:
             self._main_exited(event)
+        elif event.slot == self.state.forked:
+            self._set(forked=None)
+            if self.state.sub == "start":
+                self._fail("protocol")
+                self._signal("stop-sigterm")
 
     def _judge(self, event: Exited, command: Command | None, *, main: bool) -> Result:
         if event.unable:
@@ -271,6 +286,7 @@ class _Turn:
             self._fail(result)
             self._signal("final-sigterm" if phase == "stop-post" else "stop-sigterm")
         elif phase == "start":
+            self._set(forked=event.slot)
             self.actions.append(FindMain(event.slot))
         else:
             self._run_phase(phase, self.state.index + 1)
@@ -294,23 +310,23 @@ class _Turn:
 
     def _signal(self, sub: Sub) -> None:
         """Enter a killing state: signal whom KillMode= names, and wait for their end or the deadline."""
-        hard = sub in ("stop-sigkill", "final-sigkill")
-        number = self.service.final_kill_signal if hard else self.service.kill_signal
-        mode = self.service.kill_mode
         self._go(sub, self.service.timeout_stop)
+        if not self.kill():
+            self._after_kill()
+
+    def kill(self) -> bool:
+        """Send the signals of the killing state; False when there is nobody whose end is to be waited for."""
+        sub, mode = self.state.sub, self.service.kill_mode
+        hard = sub in ("stop-sigkill", "final-sigkill") or (mode == "mixed" and sub == "final-sigterm")
+        number = self.service.final_kill_signal if hard else self.service.kill_signal
+        group = mode == "control-group" or (mode == "mixed" and hard)
         alone = self.state.main is None and self.state.control is None
-        if mode == "none" or (alone and mode == "process"):
-            self._after_kill()
-            return
-        group = mode == "control-group" or (mode == "mixed" and (hard or sub == "final-sigterm"))
-        if mode == "mixed" and sub == "final-sigterm":
-            number = self.service.final_kill_signal
-        if mode == "mixed" and not group and alone:
-            self._after_kill()
-            return
+        if mode == "none" or (alone and not group):
+            return False
         self.actions.append(Kill(number, group))
         if number not in (int(SIGCONT), int(SIGKILL)):
             self.actions.append(Kill(int(SIGCONT), group))
+        return True
 
     def _after_kill(self) -> None:
         if self.state.sub in ("stop-sigterm", "stop-sigkill"):
@@ -326,7 +342,8 @@ class _Turn:
                 self._fail("timeout")
                 self._signal("stop-sigterm")
             case "reload":
-                self._signal_control()
+                self._set(control=None)
+                self._go("running", self.service.runtime_max)
             case "stop-sigterm":
                 self._fail("timeout")
                 if self.service.send_sigkill:
@@ -347,11 +364,6 @@ class _Turn:
                 self._rest()
             case _:
                 self._set(deadline=None)
-
-    def _signal_control(self) -> None:
-        """A reload that takes too long is given up; the service itself runs on."""
-        self._set(control=None)
-        self._go("running", self.service.runtime_max)
 
     def _rest(self) -> None:
         """The end: dead, failed, or a restart to come."""
