@@ -1,0 +1,299 @@
+"""fleet-monitor with real processes, by way of its link."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.monitor import logfile
+from agent.monitor.link import (
+    Command,
+    Exited,
+    Forked,
+    Link,
+    MainPid,
+    MonitorError,
+    MonitorLost,
+    MonitorSpec,
+    Notify,
+    Started,
+    connect,
+    read_exit,
+    spawn,
+)
+
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+@pytest.fixture
+async def links() -> AsyncIterator[list[Link]]:
+    """Monitors to end and forget after the test."""
+    made: list[Link] = []
+    yield made
+    for link in made:
+        try:
+            again = await connect(link.run_dir)
+        except MonitorLost:
+            continue
+        await again.kill()
+        await again.wait()
+        await again.forget()
+        await link.close()
+
+
+def shell(tmp_path: Path, script: str, **more: object) -> MonitorSpec:
+    command = Command(("sh", "-c", script), env={"PATH": PATH})
+    spec = MonitorSpec("test", tmp_path / "run", tmp_path / "log", command)
+    return replace(spec, **more)  # type: ignore[arg-type]
+
+
+def texts(tmp_path: Path, stream: str = "stdout") -> list[str]:
+    return [entry.text.decode() for entry in logfile.read(tmp_path / "log") if entry.stream == stream]
+
+
+async def test_output_code_and_record(tmp_path: Path, links: list[Link]) -> None:
+    link = await spawn(shell(tmp_path, "echo out; echo err >&2; printf rest; exit 7"))
+    links.append(link)
+    events = [event async for event in link.events()]
+    assert isinstance(events[0], Started)
+    last = events[-1]
+    assert isinstance(last, Exited)
+    assert (last.code, last.signal, last.reason) == (7, None, "")
+    assert last.boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert abs(last.at - time.time()) < 10
+    assert texts(tmp_path) == ["out", "rest"]
+    assert texts(tmp_path, "stderr") == ["err"]
+    assert [entry.partial for entry in logfile.read(tmp_path / "log") if entry.text == b"rest"] == [True]
+    assert read_exit(tmp_path / "run") == last
+    await link.forget()
+    assert not (tmp_path / "run" / "control").exists()
+    with pytest.raises(MonitorLost):
+        await connect(tmp_path / "run")
+
+
+async def test_all_output_arrives_when_nobody_is_connected(tmp_path: Path, links: list[Link]) -> None:
+    link = await spawn(shell(tmp_path, "i=1; while [ $i -le 1000 ]; do echo $i; i=$((i+1)); done; exit 7"))
+    await link.close()
+    for _ in range(200):
+        if read_exit(tmp_path / "run") is not None:
+            break
+        await asyncio.sleep(0.02)
+    again = await connect(tmp_path / "run")
+    links.append(again)
+    events = [event async for event in again.events()]
+    assert [type(event) for event in events] == [Started, Exited]
+    assert events[-1] == read_exit(tmp_path / "run")
+    assert texts(tmp_path) == [str(number) for number in range(1, 1001)]
+
+
+async def test_a_monitor_outlives_whoever_started_it(tmp_path: Path, links: list[Link]) -> None:
+    link = await spawn(shell(tmp_path, "exec sleep 1000"))
+    links.append(link)
+    stat = Path(f"/proc/{link.monitor_pid}/stat").read_text().rsplit(")", 1)[1].split()
+    assert int(stat[3]) == os.getsid(link.monitor_pid) != os.getsid(0)
+    assert int(stat[1]) != os.getpid()
+    with pytest.raises(MonitorError, match="has not ended"):
+        await link._ask("forget")
+    with pytest.raises(MonitorError, match="lives in"):
+        await spawn(shell(tmp_path, "true"))
+    await link.signal(signal.SIGTERM)
+    ended = await link.wait()
+    assert (ended.code, ended.signal) == (None, signal.SIGTERM)
+
+
+async def test_environment_directory_user_and_limits(tmp_path: Path, links: list[Link]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    script = "pwd; echo $SECRET; id -u; id -g; id -G; ulimit -n; umask; cat /proc/self/oom_score_adj; ps -o sid= -p $$"
+    command = Command(
+        ("sh", "-c", script),
+        env={"PATH": PATH, "SECRET": "s3cret"},
+        cwd="/usr",
+        uid=65534,
+        gid=65534,
+        groups=(4,),
+        umask=0o027,
+        rlimits={"NOFILE": (64, 128)},
+        oom_score_adjust=100,
+    )
+    tmp_path.chmod(0o755)
+    link = await spawn(MonitorSpec("user", tmp_path / "run", tmp_path / "log", command))
+    links.append(link)
+    assert (await link.wait()).code == 0
+    lines = texts(tmp_path)
+    assert lines[:8] == ["/usr", "s3cret", "65534", "65534", "65534 4", "64", "0027", "100"], texts(tmp_path, "stderr")
+    assert b"s3cret" not in Path(f"/proc/{link.monitor_pid}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        (Command(("/no/such/program",)), 203, "executing /no/such/program: No such file"),
+        (Command(("/etc/passwd",)), 203, "Permission denied"),
+        (Command(("true",), env={"PATH": PATH}, cwd="/no/such/dir"), 200, "/no/such/dir: No such file"),
+        (Command(("no-such-program",), env={"PATH": PATH}), 203, "no-such-program"),
+    ],
+)
+async def test_a_command_that_can_not_start(
+    tmp_path: Path, links: list[Link], command: Command, code: int, words: str
+) -> None:
+    link = await spawn(MonitorSpec("bad", tmp_path / "run", tmp_path / "log", command))
+    links.append(link)
+    events = [event async for event in link.events()]
+    assert len(events) == 1
+    assert isinstance(events[0], Exited)
+    assert events[0].code == code
+    assert words in events[0].reason
+
+
+async def test_a_missing_group_is_an_error_of_its_own(tmp_path: Path, links: list[Link]) -> None:
+    link = await spawn(shell(tmp_path, "true", payload_cgroups=(tmp_path / "nowhere",)))
+    links.append(link)
+    assert (await link.wait()).code == 219
+    with pytest.raises(MonitorError, match="nowhere"):
+        await spawn(shell(tmp_path / "b", "true", monitor_cgroups=(tmp_path / "nowhere",)))
+
+
+async def test_attached_clients_share_streams(tmp_path: Path, links: list[Link]) -> None:
+    link = await spawn(shell(tmp_path, "read a; echo got $a; echo bad >&2; cat", hold=True, stdin_open=True))
+    links.append(link)
+    async with await link.attach() as one, await link.attach() as two:
+        await link.start()
+        await one.write(b"x\n" + b"y" * 300_000)
+        await one.write_eof()
+        seen: list[bytes] = []
+        for attached in (one, two):
+            out, err = b"", b""
+            while (piece := await attached.read()) is not None:
+                if piece[0] == "stdout":
+                    out += piece[1]
+                else:
+                    err += piece[1]
+            assert err == b"bad\n"
+            seen.append(out)
+    assert seen[0] == seen[1] == b"got x\n" + b"y" * 300_000
+    assert (await link.wait()).code == 0
+
+
+async def test_a_slow_client_loses_nothing(tmp_path: Path, links: list[Link]) -> None:
+    size = 8_000_000
+    link = await spawn(shell(tmp_path, f"head -c {size} /dev/zero | tr '\\0' 'z'", hold=True))
+    links.append(link)
+    async with await link.attach() as attached:
+        await link.start()
+        await asyncio.sleep(0.3)
+        total = 0
+        while (piece := await attached.read()) is not None:
+            total += len(piece[1])
+    assert total == size
+    assert sum(len(entry.text) for entry in logfile.read(tmp_path / "log")) == size
+
+
+async def test_terminal(tmp_path: Path, links: list[Link]) -> None:
+    script = "stty size; read a; stty size; echo $a; test -t 0 && tty"
+    link = await spawn(shell(tmp_path, script, hold=True, tty=True, stdin_open=True))
+    links.append(link)
+    async with await link.attach() as attached:
+        await link.start()
+        assert (await attached.read()) == ("stdout", b"0 0\r\n")
+        await link.resize(24, 100)
+        await attached.write(b"hello\n")
+        text = b""
+        while (piece := await attached.read()) is not None:
+            text += piece[1]
+    assert b"24 100\r\nhello\r\n/dev/pts/" in text
+    assert (await link.wait()).code == 0
+
+
+async def test_notify_is_believed_only_from_the_main_process(tmp_path: Path, links: list[Link]) -> None:
+    program = (
+        "import os, socket, time\n"
+        "def tell(text):\n"
+        "    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect(os.environ['NOTIFY_SOCKET'])\n"
+        "    s.send(text)\n"
+        "if os.fork() == 0:\n"
+        "    tell(b'STATUS=from a child'); os._exit(0)\n"
+        "os.wait()\n"
+        "tell(b'STATUS=one'); tell(b'READY=1\\nSTATUS=two'); time.sleep(0.2)\n"
+    )
+    command = Command(("/usr/bin/python3", "-c", program))
+    link = await spawn(MonitorSpec("n", tmp_path / "run", tmp_path / "log", command, type="notify", notify="main"))
+    links.append(link)
+    heard = [event.text async for event in link.events() if isinstance(event, Notify)]
+    assert heard == ["STATUS=one", "READY=1\nSTATUS=two"]
+
+
+async def test_a_grandchild_that_holds_the_output_delays_the_exit_only_a_little(
+    tmp_path: Path, links: list[Link]
+) -> None:
+    begin = time.monotonic()
+    link = await spawn(shell(tmp_path, "(sleep 1; echo late) & echo soon; exit 3"))
+    links.append(link)
+    assert (await link.wait()).code == 3
+    assert time.monotonic() - begin < 0.9
+    assert texts(tmp_path) == ["soon"]
+    await asyncio.sleep(1.2)
+    assert texts(tmp_path) == ["soon", "late"]
+
+
+async def test_rotation_keeps_the_newest(tmp_path: Path, links: list[Link]) -> None:
+    link = await spawn(shell(tmp_path, "seq 1 20000", log_max_bytes=100_000, log_max_files=3))
+    links.append(link)
+    await link.wait()
+    files = sorted(path.name for path in (tmp_path / "log").iterdir())
+    assert len(files) == 3
+    numbers = [int(text) for text in texts(tmp_path)]
+    assert numbers == list(range(numbers[0], 20001))
+    assert [entry.text for entry in logfile.tail(tmp_path / "log", 2)] == [b"19999", b"20000"]
+
+
+async def test_forking_by_guess_and_by_pid_file(tmp_path: Path, links: list[Link]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make control groups")
+    from agent.cgroups import Cgroup
+
+    group = Cgroup.create(f"test-monitor-{os.getpid()}/payload")
+    try:
+        for pid_file in (None, tmp_path / "daemon.pid"):
+            run = tmp_path / ("guess" if pid_file is None else "file")
+            write = f"echo $! > {pid_file};" if pid_file else ""
+            script = f"sh -c 'echo begun; sleep 0.3; exit 5' & {write} exit 0"
+            link = await spawn(shell(run, script, type="forking", payload_cgroups=group.paths(), pid_file=pid_file))
+            links.append(link)
+            events = [event async for event in link.events()]
+            assert [type(event) for event in events] == [Started, Forked, MainPid, Exited]
+            assert isinstance(events[-1], Exited)
+            assert events[-1].code == 5
+            assert texts(run) == ["begun"]
+    finally:
+        group.kill()
+        Cgroup(group.name.split("/")[0]).remove()
+
+
+async def test_signal_all_reaches_every_process_of_the_group(tmp_path: Path, links: list[Link]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make control groups")
+    from agent.cgroups import Cgroup
+
+    group = Cgroup.create(f"test-monitor-all-{os.getpid()}/payload")
+    try:
+        script = "setsid sleep 1000 & setsid sleep 1000 & echo up; wait"
+        link = await spawn(shell(tmp_path, script, payload_cgroups=group.paths()))
+        links.append(link)
+        while not texts(tmp_path):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert len(group.procs()) == 3
+        await link.kill()
+        assert (await link.wait()).signal == signal.SIGKILL
+        assert not group.procs()
+    finally:
+        group.kill()
+        Cgroup(group.name.split("/")[0]).remove()
