@@ -599,9 +599,10 @@ fn terminal_from(listener: &UnixListener) -> io::Result<OwnedFd> {
 /// Docker's exit code for a container that could not be started.
 fn runtime_code(text: &str) -> i32 {
     let text = text.to_lowercase();
-    if text.contains("executable file not found") || text.contains("no such file or directory") {
+    let program = text.contains("exec:") || text.contains("exec /");
+    if program && (text.contains("executable file not found") || text.contains("no such file or directory")) {
         127
-    } else if text.contains("permission denied") || text.contains("is a directory") {
+    } else if program && (text.contains("permission denied") || text.contains("is a directory")) {
         126
     } else {
         RUNTIME_FAILED

@@ -1,0 +1,119 @@
+"""fleet-monitor with a real container runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from agent.monitor import logfile
+from agent.monitor.link import Bundle, Created, Exited, Link, MonitorSpec, Started, connect, spawn
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not (shutil.which("runc") and Path("/bin/busybox").exists()),
+        reason="needs root, runc and busybox",
+    ),
+]
+
+
+@pytest.fixture
+async def held(tmp_path: Path) -> AsyncIterator[Callable[..., MonitorSpec]]:
+    """Makes specs of containers with busybox alone, and removes them afterwards."""
+    made: list[MonitorSpec] = []
+    binaries = tmp_path / "rootfs" / "bin"
+    binaries.mkdir(parents=True)
+    shutil.copy("/bin/busybox", binaries)
+    for name in ("sh", "stty"):
+        (binaries / name).symlink_to("busybox")
+
+    def make(*args: str, tty: bool = False, stdin_open: bool = False) -> MonitorSpec:
+        name = f"test-{os.getpid()}-{len(made)}"
+        bundle = tmp_path / name
+        bundle.mkdir()
+        subprocess.run(["runc", "spec"], cwd=bundle, check=True)
+        config = json.loads((bundle / "config.json").read_text())
+        config["process"]["args"] = list(args)
+        config["process"]["terminal"] = tty
+        config["root"] = {"path": str(tmp_path / "rootfs"), "readonly": True}
+        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
+        config["linux"]["cgroupsPath"] = f"/{name}"
+        (bundle / "config.json").write_text(json.dumps(config))
+        oci = Bundle(bundle, name, runtime_root=tmp_path / "runc")
+        spec = MonitorSpec(
+            name, tmp_path / f"run{len(made)}", tmp_path / f"log{len(made)}", bundle=oci, tty=tty, stdin_open=stdin_open
+        )
+        made.append(spec)
+        return spec
+
+    yield make
+    for spec in made:
+        assert spec.bundle is not None
+        delete = ["runc", "--root", str(spec.bundle.runtime_root), "delete", "--force", spec.bundle.container_id]
+        subprocess.run(delete, capture_output=True, check=False)
+        link = await connect(spec.run_dir)
+        await link.wait()
+        await link.forget()
+
+
+async def until_created(link: Link) -> int:
+    async for event in link.events():
+        assert isinstance(event, Created), event
+        return event.pid
+    raise AssertionError("the monitor went away")
+
+
+async def test_created_started_and_ended(held: Callable[..., MonitorSpec]) -> None:
+    spec = held("/bin/sh", "-c", "echo hello; echo oops >&2; exit 9")
+    link = await spawn(spec)
+    pid = await until_created(link)
+    assert list(logfile.read(spec.log_dir)) == []
+    again = await connect(spec.run_dir)
+    await again.start()
+    events = [event async for event in again.events()]
+    assert [type(event) for event in events] == [Created, Started, Exited]
+    assert isinstance(events[1], Started)
+    assert events[1].pid == pid
+    assert isinstance(events[2], Exited)
+    assert (events[2].code, events[2].reason) == (9, "")
+    assert [(entry.stream, entry.text) for entry in logfile.read(spec.log_dir)] == [
+        ("stdout", b"hello"),
+        ("stderr", b"oops"),
+    ]
+    await again.close()
+    await link.close()
+
+
+async def test_a_program_that_is_not_there(held: Callable[..., MonitorSpec]) -> None:
+    spec = held("no-such-program")
+    link = await spawn(spec)
+    events = [event async for event in link.events()]
+    assert isinstance(events[-1], Exited)
+    assert events[-1].code == 127
+    assert "no-such-program" in events[-1].reason
+    assert list(logfile.read(spec.log_dir)) == []
+    await link.close()
+
+
+async def test_terminal_of_a_container(held: Callable[..., MonitorSpec]) -> None:
+    spec = held("/bin/sh", "-c", "read a; echo got $a; stty size", tty=True, stdin_open=True)
+    link = await spawn(spec)
+    await until_created(link)
+    async with await link.attach() as attached:
+        await link.resize(30, 90)
+        await link.start()
+        await attached.write(b"word\n")
+        text = b""
+        async with asyncio.timeout(10):
+            while (piece := await attached.read()) is not None:
+                text += piece[1]
+    assert text == b"word\r\ngot word\r\n30 90\r\n"
+    assert (await link.wait()).code == 0
+    await link.close()
