@@ -1,1 +1,467 @@
-//! A committed entry to its effects on the state.
+//! The replicated state: a committed entry to its effects. The same entries give the same state on every member.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::backend::{Backend, BackendError, Batch, Table};
+use crate::command::{Command, MemberAttributes, Proposal};
+use crate::errors::StoreError;
+use crate::mvcc::{Change, KeyRange, Keys, Rev};
+use crate::pb::etcd::{
+    CompactionResponse, DeleteRangeResponse, KeyValue, LeaseGrantResponse, LeaseRevokeResponse,
+    PutResponse, RangeRequest, RangeResponse, TxnResponse,
+};
+
+/// The largest TTL that a lease may have, in seconds (etcd's `lease.MaxLeaseTTL`).
+pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
+const APPLIED: &[u8] = b"applied";
+
+/// What a proposal did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Response {
+    Put(PutResponse),
+    DeleteRange(DeleteRangeResponse),
+    Txn(TxnResponse),
+    Compact(CompactionResponse),
+    LeaseGrant(LeaseGrantResponse),
+    LeaseRevoke(LeaseRevokeResponse),
+    MemberAttributes(MemberAttributes),
+}
+
+/// The outcome of one proposal, for the member whose client waits.
+#[derive(Debug)]
+pub struct Outcome {
+    pub origin: u64,
+    pub request_id: u64,
+    /// The state's revision after it.
+    pub revision: i64,
+    pub result: Result<Response, StoreError>,
+}
+
+/// All changes of one revision.
+#[derive(Debug, Clone)]
+pub struct RevisionEvents {
+    pub revision: i64,
+    pub changes: Vec<Change>,
+}
+
+/// A lease as all members know it; when it ends is its leader's business.
+#[derive(Debug, Default)]
+pub struct LeaseEntry {
+    pub ttl: i64,
+    pub keys: BTreeSet<Bytes>,
+}
+
+/// Keys, leases and meta data of one member.
+pub struct Store {
+    pub(crate) keys: Keys,
+    pub(crate) backend: Backend,
+    pub(crate) leases: HashMap<i64, LeaseEntry>,
+    meta: BTreeMap<Vec<u8>, Vec<u8>>,
+    revision: i64,
+    compacted: i64,
+    applied: (u64, u64),
+    batch: Batch,
+    events: Vec<RevisionEvents>,
+}
+
+impl Store {
+    /// Open the state under `dir`, as of its last sync; the log has what came after.
+    ///
+    /// # Errors
+    /// When the directory can't be read or holds a newer layout.
+    pub fn open(dir: &Path) -> Result<Self, BackendError> {
+        let backend = Backend::open(dir)?;
+        let mut meta = BTreeMap::new();
+        backend.each(Table::Meta, |key, value| {
+            meta.insert(key.to_vec(), value.to_vec());
+            Ok(())
+        })?;
+        let number = |key: &[u8]| -> Option<[u8; 32]> { meta.get(key)?.as_slice().try_into().ok() };
+        let state = number(APPLIED).unwrap_or_else(|| encode_applied((0, 0), 1, 0));
+        let (applied, revision, compacted) = decode_applied(&state);
+        let mut leases: HashMap<i64, LeaseEntry> = HashMap::new();
+        backend.each(Table::Leases, |key, value| {
+            let number = |b: &[u8]| b.try_into().map(i64::from_be_bytes);
+            let (Ok(id), Ok(ttl)) = (number(key), number(value)) else {
+                return Err(backend.damaged("a lease's record is too short"));
+            };
+            leases.insert(
+                id,
+                LeaseEntry {
+                    ttl,
+                    keys: BTreeSet::new(),
+                },
+            );
+            Ok(())
+        })?;
+        let mut keys = Keys::load(&backend)?;
+        keys.synced(i64::MAX);
+        for kv in keys.newest_in(&KeyRange::From(Bytes::new())) {
+            if let Some(lease) = leases.get_mut(&kv.lease) {
+                lease.keys.insert(kv.key.clone());
+            }
+        }
+        Ok(Self {
+            keys,
+            backend,
+            leases,
+            meta,
+            revision,
+            compacted,
+            applied,
+            batch: Batch::default(),
+            events: Vec::new(),
+        })
+    }
+
+    /// Index and term of the last entry applied.
+    #[must_use]
+    pub fn applied(&self) -> (u64, u64) {
+        self.applied
+    }
+
+    /// The current revision; an empty store has 1.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The last compaction's revision, 0 before the first.
+    #[must_use]
+    pub fn compacted_revision(&self) -> i64 {
+        self.compacted
+    }
+
+    /// The entry up to which the state is on disk; the log before it may go.
+    #[must_use]
+    pub fn durable_index(&self) -> u64 {
+        self.backend.durable_applied()
+    }
+
+    /// Wait until everything applied is on disk.
+    pub fn flush(&self) {
+        self.backend.flush();
+    }
+
+    /// What stopped the writer behind memory, if anything did.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.backend.failure()
+    }
+
+    /// Bytes on disk.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.backend.size()
+    }
+
+    /// A record of the server's own (members, configuration), saved with the applied index of the same turn.
+    pub fn set_meta(&mut self, key: &[u8], value: &[u8]) {
+        self.meta.insert(key.to_vec(), value.to_vec());
+        self.batch
+            .puts
+            .push((Table::Meta, key.to_vec(), value.to_vec()));
+    }
+
+    /// Read such a record.
+    #[must_use]
+    pub fn get_meta(&self, key: &[u8]) -> Option<&[u8]> {
+        self.meta.get(key).map(Vec::as_slice)
+    }
+
+    /// Every record of the server's own.
+    pub(crate) fn meta(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.meta
+            .iter()
+            .filter(|(k, _)| k.as_slice() != b"layout")
+            .map(|(k, v)| (k.as_slice(), v.as_slice()))
+    }
+
+    /// Granted leases and their TTL in seconds.
+    pub fn leases(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
+        self.leases.iter().map(|(id, lease)| (*id, lease.ttl))
+    }
+
+    /// The keys attached to a lease, in order.
+    #[must_use]
+    pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.leases
+            .get(&id)
+            .map(|lease| lease.keys.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Apply one entry; `proposals` is empty for entries that change nothing here (a new leader's, a configuration's).
+    /// Events are kept for [`Self::take_events`], and the writer is given the turn's changes.
+    pub fn apply(&mut self, index: u64, term: u64, proposals: Vec<Proposal>) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(proposals.len());
+        for proposal in proposals {
+            let result = match proposal.command {
+                Some(command) => self.execute(command),
+                None => Err(StoreError::Internal(
+                    "an empty command was committed".into(),
+                )),
+            };
+            let (origin, request_id) = (proposal.origin, proposal.request_id);
+            outcomes.push(Outcome {
+                origin,
+                request_id,
+                revision: self.revision,
+                result,
+            });
+        }
+        self.applied = (index, term);
+        self.hand_over();
+        outcomes
+    }
+
+    fn hand_over(&mut self) {
+        let state = encode_applied(self.applied, self.revision, self.compacted);
+        self.meta.insert(APPLIED.to_vec(), state.to_vec());
+        let mut batch = std::mem::take(&mut self.batch);
+        batch
+            .puts
+            .push((Table::Meta, APPLIED.to_vec(), state.to_vec()));
+        batch.applied = self.applied.0;
+        batch.revision = self.revision;
+        self.backend.write(batch);
+        self.keys.synced(self.backend.durable_revision());
+    }
+
+    /// The events since the last call, in revision order.
+    pub fn take_events(&mut self) -> Vec<RevisionEvents> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn execute(&mut self, command: Command) -> Result<Response, StoreError> {
+        match command {
+            Command::Put(request) => {
+                self.check_put(&request)?;
+                let mut turn = Turn::new(self.revision);
+                let response = self.put(&mut turn, request);
+                self.finish(turn);
+                Ok(Response::Put(response))
+            }
+            Command::DeleteRange(request) => {
+                let mut turn = Turn::new(self.revision);
+                let response = self.delete(&mut turn, &request);
+                self.finish(turn);
+                Ok(Response::DeleteRange(response))
+            }
+            Command::Txn(request) => self.txn(request).map(Response::Txn),
+            Command::Compact(revision) => self.compact(revision).map(Response::Compact),
+            Command::LeaseGrant(request) => {
+                if request.ttl > MAX_LEASE_TTL {
+                    return Err(StoreError::LeaseTtlTooLarge);
+                }
+                if self.leases.contains_key(&request.id) {
+                    return Err(StoreError::LeaseExists);
+                }
+                let (id, ttl) = (request.id, request.ttl);
+                self.leases.insert(
+                    id,
+                    LeaseEntry {
+                        ttl,
+                        keys: BTreeSet::new(),
+                    },
+                );
+                self.batch.puts.push((
+                    Table::Leases,
+                    id.to_be_bytes().to_vec(),
+                    ttl.to_be_bytes().to_vec(),
+                ));
+                Ok(Response::LeaseGrant(LeaseGrantResponse {
+                    header: None,
+                    id,
+                    ttl,
+                    error: String::new(),
+                }))
+            }
+            Command::LeaseRevoke(id) => {
+                let lease = self.leases.remove(&id).ok_or(StoreError::LeaseNotFound)?;
+                self.batch
+                    .deletes
+                    .push((Table::Leases, id.to_be_bytes().to_vec()));
+                let mut turn = Turn::new(self.revision);
+                for key in &lease.keys {
+                    if let Some(change) = self.keys.delete(turn.next(), key, &mut self.batch) {
+                        turn.changes.push(change);
+                    }
+                }
+                self.finish(turn);
+                Ok(Response::LeaseRevoke(LeaseRevokeResponse { header: None }))
+            }
+            Command::MemberAttributes(attributes) => Ok(Response::MemberAttributes(attributes)),
+        }
+    }
+
+    pub(crate) fn attach(&mut self, change: &Change) {
+        let (old, new) = (
+            change.prev.as_ref().map_or(0, |kv| kv.lease),
+            change.kv.lease,
+        );
+        if old != new {
+            if let Some(lease) = self.leases.get_mut(&old) {
+                lease.keys.remove(&change.kv.key);
+            }
+            if let Some(lease) = self.leases.get_mut(&new) {
+                lease.keys.insert(change.kv.key.clone());
+            }
+        }
+    }
+
+    pub(crate) fn keys_mut(&mut self) -> (&mut Keys, &mut Batch) {
+        (&mut self.keys, &mut self.batch)
+    }
+
+    pub(crate) fn finish(&mut self, turn: Turn) {
+        if turn.changes.is_empty() {
+            return;
+        }
+        self.revision = turn.main;
+        self.events.push(RevisionEvents {
+            revision: turn.main,
+            changes: turn.changes,
+        });
+    }
+
+    fn compact(&mut self, revision: i64) -> Result<CompactionResponse, StoreError> {
+        if revision <= self.compacted {
+            return Err(StoreError::Compacted);
+        }
+        if revision > self.revision {
+            return Err(StoreError::FutureRevision);
+        }
+        self.compacted = revision;
+        self.keys.compact(revision, &mut self.batch);
+        Ok(CompactionResponse { header: None })
+    }
+
+    /// Answer a read at its revision (0: now).
+    ///
+    /// # Errors
+    /// etcd's, for a compacted or future revision.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        crate::range::range(
+            &self.keys,
+            &self.backend,
+            self.compacted,
+            self.revision,
+            request,
+        )
+    }
+
+    /// The changes of a range from `from` to `to`, for a watcher that catches up.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when `from` is no longer kept.
+    pub fn history(
+        &self,
+        range: &KeyRange,
+        from: i64,
+        to: i64,
+        prev: bool,
+    ) -> Result<Vec<Change>, StoreError> {
+        if from < self.compacted {
+            return Err(StoreError::Compacted);
+        }
+        self.keys
+            .changes(&self.backend, range, (from, to), prev)
+            .map_err(|e| StoreError::Internal(e.to_string()))
+    }
+
+    /// A hash of keys, values, revisions and leases: equal on members that applied the same entries.
+    ///
+    /// # Errors
+    /// When an older value can't be read.
+    pub fn hash(&self) -> Result<u32, BackendError> {
+        let mut hasher = crc32fast::Hasher::new();
+        let all = KeyRange::From(Bytes::new());
+        let from = self.compacted.max(1);
+        for kv in self.keys.newest_in(&all) {
+            hash_kv(&mut hasher, kv);
+        }
+        for change in self
+            .keys
+            .changes(&self.backend, &all, (from, self.revision), false)?
+        {
+            hasher.update(&[u8::from(change.deleted)]);
+            hash_kv(&mut hasher, &change.kv);
+        }
+        let mut leases: Vec<_> = self.leases().collect();
+        leases.sort_unstable();
+        for (id, ttl) in leases {
+            hasher.update(&id.to_be_bytes());
+            hasher.update(&ttl.to_be_bytes());
+        }
+        hasher.update(&self.revision.to_be_bytes());
+        hasher.update(&self.compacted.to_be_bytes());
+        Ok(hasher.finalize())
+    }
+}
+
+fn hash_kv(hasher: &mut crc32fast::Hasher, kv: &KeyValue) {
+    hasher.update(&prost::Message::encode_to_vec(kv));
+}
+
+/// One transaction's revision and its changes so far.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub main: i64,
+    sub: u32,
+    pub changes: Vec<Change>,
+}
+
+impl Turn {
+    pub fn new(current: i64) -> Self {
+        Self {
+            main: current + 1,
+            sub: 0,
+            changes: Vec::new(),
+        }
+    }
+
+    pub fn next(&mut self) -> Rev {
+        let rev = Rev {
+            main: self.main,
+            sub: self.sub,
+        };
+        self.sub += 1;
+        rev
+    }
+
+    /// The revision that a read within the transaction sees.
+    pub fn seen(&self) -> i64 {
+        if self.changes.is_empty() {
+            self.main - 1
+        } else {
+            self.main
+        }
+    }
+}
+
+fn encode_applied(applied: (u64, u64), revision: i64, compacted: i64) -> [u8; 32] {
+    let mut out = [0; 32];
+    out[..8].copy_from_slice(&applied.0.to_be_bytes());
+    out[8..16].copy_from_slice(&applied.1.to_be_bytes());
+    out[16..24].copy_from_slice(&revision.to_be_bytes());
+    out[24..].copy_from_slice(&compacted.to_be_bytes());
+    out
+}
+
+fn decode_applied(data: &[u8; 32]) -> ((u64, u64), i64, i64) {
+    let part = |i: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&data[i..i + 8]);
+        bytes
+    };
+    let (index, term) = (u64::from_be_bytes(part(0)), u64::from_be_bytes(part(8)));
+    (
+        (index, term),
+        i64::from_be_bytes(part(16)),
+        i64::from_be_bytes(part(24)),
+    )
+}

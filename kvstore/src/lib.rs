@@ -8,6 +8,7 @@ pub mod config;
 pub mod consensus;
 pub mod disk;
 pub mod errors;
+mod execute;
 pub mod gateway;
 pub mod lease;
 pub mod membership;
@@ -16,6 +17,7 @@ pub mod pb;
 pub mod peer;
 #[cfg(feature = "python")]
 mod python;
+mod range;
 pub mod reactor;
 pub mod rpc_admin;
 pub mod rpc_data;
