@@ -19,6 +19,8 @@ class Found:
     leaving: bool = False
     """It is being stopped in order to be removed."""
     desired: DesiredState = "loaded"
+    needed: bool = False
+    """Another unit here that runs has pulled it in."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,6 @@ def reconcile(wanted: Mapping[str, Placement], found: Mapping[str, Found]) -> tu
         if place.desired == "launched":
             if not existing.running and (newer or existing.desired != "launched"):
                 steps.append(Launch(name))
-        elif existing.running:
+        elif existing.running and (existing.desired == "launched" or not existing.needed):
             steps.append(Halt(name))
     return (*gone, *steps)

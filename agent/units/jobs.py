@@ -70,7 +70,7 @@ def _add_start(units: Mapping[str, Unit], name: str, active: Collection[str], jo
     rivals |= {other for other, body in units.items() if name in body.unit.conflicts}
     for rival in sorted(rivals - {name}):
         if rival in jobs and jobs[rival].verb == "start":
-            raise DependencyError(f"{name} conflicts with {rival}, which it also needs.")
+            raise DependencyError(f"{name} and {rival} conflict, and would have to run together.")
         if rival in active:
             jobs[rival] = Job(rival, "stop")
 

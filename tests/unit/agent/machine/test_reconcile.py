@@ -31,6 +31,8 @@ def have(running: bool, desired: DesiredState = "launched", leaving: bool = Fals
         (want("launched", epoch=2), have(True), (Adopt("a"),)),
         (want("launched"), have(False, "loaded"), (Launch("a"),)),
         (want("loaded"), have(True), (Halt("a"),)),
+        (want("loaded"), {"a": Found("t", 1, True, needed=True)}, ()),
+        (want("loaded"), {"a": Found("t", 1, True)}, (Halt("a"),)),
         (want("launched", text="new"), have(True), (Unload("a"),)),
         (want("launched"), have(True, leaving=True), ()),
         ({}, have(True), (Unload("a"),)),

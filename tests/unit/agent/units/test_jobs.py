@@ -54,7 +54,7 @@ def test_transaction(name: str) -> None:
             {"a": "Requires=b.service\nAfter=b.service", "b": "After=a.service"},
             "The order of a.service, b.service goes round in a circle",
         ),
-        ({"a": "Requires=b.service\nConflicts=b.service", "b": ""}, "conflicts with b.service, which it also needs"),
+        ({"a": "Requires=b.service\nConflicts=b.service", "b": ""}, "conflict, and would have to run together"),
     ],
 )
 def test_what_can_not_be(sections: dict[str, str], message: str) -> None:

@@ -1,0 +1,278 @@
+"""One unit at work: events in, `lifecycle` decides, the record is saved, then its actions are carried out, in turn.
+
+It knows nothing of placements or other units; the supervisor does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from signal import SIGCONT
+
+from agent import journal
+from agent.cgroups import Cgroup, CgroupError, Layout
+from agent.docker_steps import ContainerRunner, DockerSteps
+from agent.exec_context import Outcome
+from agent.interfaces import UnitState
+from agent.processes import Processes, boot_seconds
+from agent.records import ProcessRecord, RecordError, Records, UnitRecord
+from agent.units import life, lifecycle
+from agent.units.command import Command
+from agent.units.docker_line import is_docker, parse_docker_line
+from agent.units.errors import UnitError
+from agent.units.model import Phase, Unit
+from agent.units.names import Host
+from agent.units.why import ending, why
+
+EMPTY_POLL_S = 0.03
+"""How often a unit that is being ended is looked at; v1 groups tell nobody when they are empty."""
+QUEUE_LIMIT = 1000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the units of a machine live."""
+
+    records: Records
+    run_dir: Path
+    journal_dir: Path
+    boot: str
+    host: Host
+    layout: Layout
+    cgroup_root: str
+    containers: ContainerRunner
+
+
+class UnitRunner:
+    """Drives a unit of this machine. :meth:`feed` takes events; `changed` is called after each step."""
+
+    def __init__(self, site: Site, record: UnitRecord, unit: Unit, changed: Callable[[UnitRunner], None]) -> None:
+        self.site = site
+        self.record = record
+        self.unit = unit
+        self.leaving = False
+        self.desired_launched = False
+        self.refusal = ""
+        """Why the last wish to start it could not even be tried (a dependency)."""
+        self._changed = changed
+        cgroup = Cgroup(unit.name, layout=site.layout, root=site.cgroup_root)
+        self._processes = Processes(unit.name, cgroup, self._tell)
+        self._docker = DockerSteps(unit.name, cgroup, site.containers, self._tell, self._keep_container)
+        self._queue: asyncio.Queue[tuple[life.Event, str, bool]] = asyncio.Queue(QUEUE_LIMIT)
+        self._stepping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._emptying: asyncio.Task[None] | None = None
+        self._saving = asyncio.Lock()
+        self._worker = asyncio.create_task(self._work(), name=f"unit {unit.name}")
+
+    @property
+    def name(self) -> str:
+        return self.unit.name
+
+    @property
+    def busy(self) -> bool:
+        """Events wait for their turn, or one has it."""
+        return self._stepping or not self._queue.empty()
+
+    @property
+    def state(self) -> life.State:
+        return self.record.state
+
+    def feed(self, event: life.Event) -> None:
+        """Queue an event."""
+        self._tell(event)
+
+    def _tell(self, event: life.Event, reason: str = "", *, ended: bool = False) -> None:
+        self._queue.put_nowait((event, reason, ended))
+
+    def status(self) -> UnitState:
+        """What the cluster is told of it."""
+        state = self.state
+        return UnitState(
+            unit=self.name,
+            epoch=self.record.epoch,
+            load="loaded",
+            active=state.active,
+            sub=state.sub,
+            result=state.result,
+            exit_status=state.main_code if state.main_code is not None else state.main_signal,
+            main_pid=state.main_pid,
+            since=self.record.since,
+            why=why(self.unit, state, self.refusal or self.record.reason, boot_seconds()),
+        )
+
+    async def set_epoch(self, epoch: int) -> None:
+        """Take note of a newer decision about the same unit."""
+        async with self._saving:
+            self.record = replace(self.record, epoch=epoch)
+            await self._save()
+        self._changed(self)
+
+    async def adopt(self) -> None:
+        """Go on where an earlier fleetd stopped: processes by their monitors, docker lines, signals, the timer."""
+        for process in self.record.processes:
+            command = self._command(process.phase, process.index)
+            if self._is_docker(command):
+                self._docker.run(process, self.unit, command, self._outcome())
+            elif await asyncio.to_thread(Path(process.run_dir).exists):
+                self._processes.adopt(process)
+            else:
+                self._processes.run(process, self.unit, command, self._outcome())
+        for action in lifecycle.resume(self.unit, self.state):
+            await self._act(action)
+        self._arm()
+
+    async def close(self) -> None:
+        """Stop driving it. Its processes, containers and monitors go on; a later fleetd finds them."""
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [self._worker, *([self._emptying] if self._emptying else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await self._docker.close()
+        await self._processes.close()
+
+    async def remove(self) -> None:
+        """Forget a unit at rest: its record and control groups go, its journal stays."""
+        await self.close()
+        await asyncio.to_thread(self.site.records.remove, self.name)
+        await asyncio.to_thread(self._processes.remove_groups)
+
+    async def _work(self) -> None:
+        while True:
+            event, reason, ended = await self._queue.get()
+            self._stepping = True
+            try:
+                await self._take(event, reason, ended)
+            except (RecordError, CgroupError, UnitError, OSError) as error:
+                log.exception("%s: %s", self.name, error)
+                self.record = replace(self.record, reason=str(error))
+            finally:
+                self._stepping = False
+            self._changed(self)
+
+    async def _take(self, event: life.Event, reason: str, ended: bool) -> None:
+        before = self.record
+        state, actions = lifecycle.step(self.unit, before.state, event)
+        said = reason or ending(self.unit, before.state, event)
+        if isinstance(event, life.Start):
+            self.refusal = ""
+        async with self._saving:
+            record = replace(self.record, state=state)
+            if state.active != before.state.active:
+                record = replace(record, since=time.time())
+            if isinstance(event, life.Start) or (said and (before.state.result == "success" or not before.reason)):
+                record = replace(record, reason=said)
+            if isinstance(event, life.Exited) and ended:
+                record = record.without(event.slot)
+            runs: list[tuple[ProcessRecord, Command]] = []
+            for action in actions:
+                if isinstance(action, life.Run):
+                    process = await asyncio.to_thread(self._new_process, action)
+                    record = replace(record, processes=(*record.processes, process))
+                    runs.append((process, self._command(action.phase, action.index)))
+            if record != self.record:
+                self.record = record
+                await self._save()
+        if isinstance(event, life.Exited) and ended:
+            self._docker.forget(event.slot)
+            await self._processes.forget(event.slot)
+        for process, command in runs:
+            place = self._docker if self._is_docker(command) else self._processes
+            place.run(process, self.unit, command, self._outcome())
+        for action in actions:
+            await self._act(action)
+        self._arm()
+
+    async def _save(self) -> None:
+        await asyncio.to_thread(self.site.records.save, self.record)
+
+    def _new_process(self, action: life.Run) -> ProcessRecord:
+        used = frozenset(process.log_dir for process in self.record.processes)
+        log_dir = journal.new_folder(self.site.journal_dir / self.name, action.phase, used)
+        number = log_dir.name.partition("-")[0]
+        run_dir = self.site.run_dir / f"{self.name}.{number}"
+        return ProcessRecord(action.slot, action.role, action.phase, action.index, str(run_dir), str(log_dir))
+
+    async def _keep_container(self, slot: int, container: str) -> None:
+        """Save a docker line's container before it starts; drop the one that the last unnamed run left."""
+        process = self.record.process(slot)
+        if process is None:
+            return
+        async with self._saving:
+            kept = replace(process, container=container)
+            processes = tuple(kept if one.slot == slot else one for one in self.record.processes)
+            self.record = replace(self.record, processes=processes)
+            step = parse_docker_line(self._command(process.phase, process.index).words)
+            old = self.record.last_container
+            unnamed = step is not None and step.options is not None and not step.options.name
+            if unnamed and step is not None and step.options is not None and not step.options.remove:
+                self.record = replace(self.record, last_container=container)
+            else:
+                old = ""
+            await self._save()
+        if old and await self.site.containers.find(old) is not None:
+            await self.site.containers.remove(old, force=False, volumes=True)
+
+    def _command(self, phase: str, index: int) -> Command:
+        assert self.unit.service is not None
+        phases: tuple[Phase, ...] = ("condition", "start-pre", "start", "start-post", "reload", "stop", "stop-post")
+        known = next(one for one in phases if one == phase)
+        return self.unit.service.commands(known)[index]
+
+    @staticmethod
+    def _is_docker(command: Command) -> bool:
+        return is_docker(command.path) and parse_docker_line(command.words) is not None
+
+    def _outcome(self) -> Outcome:
+        state = self.state
+        if state.main_code is None and state.main_signal is None:
+            return Outcome(state.main_pid, "success" if state.sub in ("stop", "stop-post") else "")
+        code = "exited" if state.main_code is not None else "killed"
+        status = state.main_code if state.main_code is not None else state.main_signal
+        return Outcome(state.main_pid, state.result, code, str(status))
+
+    async def _act(self, action: life.Action) -> None:
+        if not isinstance(action, life.Kill):
+            return
+        await self._processes.settle()
+        docker = self._docker.slots()
+        if action.signal != int(SIGCONT):
+            own = self.unit.service is not None and action.signal == self.unit.service.kill_signal == 15
+            for slot in docker:
+                await self._docker.signal(slot, None if own else action.signal)
+        if action.whole_group:
+            await asyncio.to_thread(self._processes.signal_group, action.signal, payload=not docker)
+        else:
+            for number in (self.state.main, self.state.control):
+                if number is not None and number not in docker:
+                    await self._processes.signal(number, action.signal)
+        if action.signal != int(SIGCONT) and (self._emptying is None or self._emptying.done()):
+            self._emptying = asyncio.create_task(self._watch_empty(), name=f"{self.name} emptying")
+
+    async def _watch_empty(self) -> None:
+        while self._docker.busy or not self._processes.empty():
+            if self.state.active != "deactivating":
+                return
+            await asyncio.sleep(EMPTY_POLL_S)
+        self._tell(life.Emptied(boot_seconds()))
+
+    def _arm(self) -> None:
+        """Set the unit's one timer to the state's deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.state.deadline is not None:
+            delay = max(0.0, self.state.deadline - boot_seconds())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._tell(life.TimerFired(max(boot_seconds(), self.state.deadline or 0.0)))

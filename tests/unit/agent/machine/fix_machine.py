@@ -1,0 +1,157 @@
+"""A supervisor on this machine, with real monitors and control groups, and a cluster that the test plays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+
+from agent import journal
+from agent.cgroups import Cgroup, detect
+from agent.docker_steps import ContainerFailure, UnitContainer
+from agent.interfaces import ContainerRecord, DesiredState, Placement, UnitState
+from agent.supervisor import Supervisor, this_host
+
+PATIENCE_S = 15.0
+
+
+class PlayedCluster:
+    """The cluster's side: the test sets placements and waits for reports."""
+
+    def __init__(self) -> None:
+        self.wanted: dict[str, Placement] = {}
+        self.reports: dict[str, UnitState] = {}
+        self.history: list[UnitState] = []
+        self.gone: set[str] = set()
+        self.cut_off = False
+        self._epoch = 0
+        self._changed = asyncio.Condition()
+
+    async def placements(self) -> AsyncIterator[Mapping[str, Placement]]:
+        seen = -1
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda last=seen: self._epoch != last and not self.cut_off)  # type: ignore[misc]
+                seen = self._epoch
+            yield dict(self.wanted)
+
+    async def report_units(self, changed: Sequence[UnitState], gone: Sequence[str]) -> None:
+        async with self._changed:
+            for state in changed:
+                self.reports[state.unit] = state
+                self.history.append(state)
+            for name in gone:
+                self.reports.pop(name, None)
+                self.gone.add(name)
+            self._changed.notify_all()
+
+    async def report_containers(self, changed: Sequence[ContainerRecord], gone: Sequence[str]) -> None:
+        raise AssertionError("the supervisor reports no containers")
+
+    async def place(self, name: str, text: str, desired: DesiredState = "launched") -> None:
+        async with self._changed:
+            self._epoch += 1
+            self.wanted[name] = Placement(name, text, desired, self._epoch)
+            self._changed.notify_all()
+
+    async def take_away(self, name: str) -> None:
+        async with self._changed:
+            self._epoch += 1
+            del self.wanted[name]
+            self._changed.notify_all()
+
+    async def until(self, name: str, check: Callable[[UnitState | None], bool]) -> UnitState | None:
+        """Wait until what is reported of a unit passes a check."""
+        async with self._changed:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._changed.wait_for(lambda: check(self.reports.get(name)))
+            except TimeoutError:
+                raise AssertionError(f"{name} stays {self.reports.get(name)}; was {self.history[-8:]}") from None
+            return self.reports.get(name)
+
+    async def until_sub(self, name: str, sub: str) -> UnitState:
+        found = await self.until(name, lambda state: state is not None and state.sub == sub)
+        assert found is not None
+        return found
+
+
+class NoContainers:
+    """A machine whose containers are out of order: every request fails."""
+
+    async def fetch(self, image: str, policy: str) -> None:
+        raise ContainerFailure(f"There is no image '{image}' here.")
+
+    async def create(self, wanted: UnitContainer) -> str:
+        raise ContainerFailure("out of order")
+
+    async def find(self, name: str) -> str | None:
+        return None
+
+    async def start(self, container: str) -> int:
+        raise ContainerFailure("out of order")
+
+    async def wait(self, container: str) -> int:
+        raise ContainerFailure("out of order")
+
+    async def stop(self, container: str, patience: float | None) -> None:
+        raise ContainerFailure("out of order")
+
+    async def signal(self, container: str, number: int | None) -> None:
+        raise ContainerFailure("out of order")
+
+    async def remove(self, container: str, *, force: bool, volumes: bool) -> None:
+        raise ContainerFailure("out of order")
+
+
+class Machine:
+    """A supervisor that can be killed and started again over the same directories."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.cluster = PlayedCluster()
+        self.cgroups = f"fleet-test-{os.getpid()}-{root.name}"
+        self.boot = "boot-1"
+        self._task: asyncio.Task[None] | None = None
+        self.supervisor: Supervisor | None = None
+
+    async def start(self) -> None:
+        self.supervisor = Supervisor(
+            self.cluster,
+            NoContainers(),
+            data_dir=self.root / "data",
+            run_dir=self.root / "run",
+            boot=self.boot,
+            host=this_host("m" * 32, "b" * 32),
+            cgroup_root=self.cgroups,
+        )
+        self._task = asyncio.create_task(self.supervisor.run())
+        await asyncio.wait(
+            [self._task, asyncio.create_task(self.supervisor.wait_adopted())], return_when="FIRST_COMPLETED"
+        )
+
+    async def kill(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def lines(self, unit: str) -> list[str]:
+        return [line.text for line in journal.read(self.root / "data/journal" / unit)]
+
+    async def clean(self) -> None:
+        if self._task is not None and not self._task.done():
+            await self.kill()
+        layout = detect()
+        group = Cgroup("x", layout=layout, root=self.cgroups)
+        for hierarchy in layout.hierarchies:
+            top = hierarchy.mount / self.cgroups
+            if top.is_dir():
+                for child in top.iterdir():
+                    if child.is_dir():
+                        Cgroup(child.name, layout=layout, root=self.cgroups).kill()
+        for hierarchy in layout.hierarchies:
+            top = hierarchy.mount / self.cgroups
+            for directory, _, _ in os.walk(top, topdown=False):
+                Path(directory).rmdir()
+        assert not group.exists()

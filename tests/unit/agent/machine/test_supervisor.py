@@ -1,0 +1,220 @@
+"""The supervisor with real processes: every type of service, restarts, stops, and a fleetd that dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.cgroups import Cgroup
+from tests.unit.agent.machine.fix_machine import Machine
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root")
+
+
+def alive(pid: int | None) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    here = Machine(tmp_path)
+    await here.start()
+    yield here
+    await here.clean()
+
+
+async def test_a_unit_runs_prints_and_is_taken_away(machine: Machine) -> None:
+    text = "[Service]\nEnvironment=WHO=World\nExecStart=/bin/sh -c 'echo Hello $WHO %p; exec sleep 60'\n"
+    text = text.replace("$WHO", "$$WHO")
+    await machine.cluster.place("hello.service", text)
+    state = await machine.cluster.until("hello.service", lambda s: s is not None and s.main_pid is not None)
+    assert state is not None and (state.active, state.sub, state.why) == ("active", "running", "")
+    assert alive(state.main_pid)
+    while machine.lines("hello.service") != ["Hello World hello"]:
+        await asyncio.sleep(0.02)
+    await machine.cluster.take_away("hello.service")
+    await machine.cluster.until("hello.service", lambda s: s is None)
+    assert "hello.service" in machine.cluster.gone
+    assert not alive(state.main_pid)
+    assert list((machine.root / "data/units").glob("hello*")) == []
+    assert not Cgroup("hello.service", root=machine.cgroups).exists()
+    assert machine.lines("hello.service") == ["Hello World hello"]
+
+
+async def test_dead_fleetd_misses_nothing(machine: Machine) -> None:
+    go = machine.root / "go"
+    text = f"""[Service]
+ExecStart=/bin/sh -c 'while [ ! -e {go} ]; do sleep 0.02; done; seq 1 1000; exit 7'
+ExecStopPost=/bin/sh -c 'echo post $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS'
+Restart=on-failure
+RestartSec=3600
+"""
+    await machine.cluster.place("seven.service", text.replace("$", "$$"))
+    await machine.cluster.until_sub("seven.service", "running")
+    await machine.kill()
+    go.touch()
+    await asyncio.sleep(0.6)
+    await machine.start()
+    state = await machine.cluster.until_sub("seven.service", "auto-restart")
+    assert (state.result, state.exit_status) == ("exit-code", 7)
+    assert "ended with code 7" in state.why and "Restart=on-failure" in state.why
+    assert machine.lines("seven.service") == [*(str(n) for n in range(1, 1001)), "post exit-code exited 7"]
+
+
+async def test_a_restart_of_fleetd_disturbs_nothing(machine: Machine) -> None:
+    await machine.cluster.place("still.service", "[Service]\nExecStart=/bin/sleep 60\n")
+    before = await machine.cluster.until("still.service", lambda s: s is not None and s.main_pid is not None)
+    await machine.kill()
+    machine.cluster.reports.clear()
+    machine.cluster.cut_off = True
+    await machine.start()
+    after = await machine.cluster.until("still.service", lambda s: s is not None and s.main_pid is not None)
+    assert before is not None and after is not None
+    assert (after.sub, after.main_pid) == ("running", before.main_pid)
+
+
+async def test_after_a_reboot_nothing_runs_until_the_cluster_speaks(machine: Machine) -> None:
+    await machine.cluster.place("calm.service", "[Service]\nExecStart=/bin/sleep 60\n")
+    free = "[Service]\nExecStart=/bin/sleep 60\n[X-Fleet]\nRunWhenIsolated=true\n"
+    await machine.cluster.place("free.service", free)
+    for name in ("calm.service", "free.service"):
+        await machine.cluster.until_sub(name, "running")
+    await machine.kill()
+    for name in ("calm.service", "free.service"):
+        Cgroup(name, root=machine.cgroups).kill()
+    machine.boot = "boot-2"
+    machine.cluster.reports.clear()
+    machine.cluster.cut_off = True
+    await machine.start()
+    await machine.cluster.until_sub("free.service", "running")
+    assert "calm.service" not in machine.cluster.reports
+    machine.cluster.cut_off = False
+    await machine.cluster.place("calm.service", "[Service]\nExecStart=/bin/sleep 60\n")
+    await machine.cluster.until_sub("calm.service", "running")
+
+
+async def test_what_ignores_sigterm_is_killed(machine: Machine) -> None:
+    text = "[Service]\nTimeoutStopSec=0.3\nExecStart=/bin/sh -c 'trap \"\" TERM; while :; do sleep 0.1; done'\n"
+    await machine.cluster.place("deaf.service", text)
+    await machine.cluster.until_sub("deaf.service", "running")
+    await asyncio.sleep(0.2)
+    await machine.cluster.place("deaf.service", text, "loaded")
+    state = await machine.cluster.until_sub("deaf.service", "failed")
+    assert state.result == "timeout" and "TimeoutStopSec=" in state.why
+
+
+async def test_a_killed_monitor_is_a_failure(machine: Machine) -> None:
+    await machine.cluster.place("orphan.service", "[Service]\nExecStart=/bin/sleep 60\nRestart=on-failure\n")
+    before = await machine.cluster.until("orphan.service", lambda s: s is not None and s.main_pid is not None)
+    for pid in Cgroup("orphan.service/monitor", root=machine.cgroups).procs():
+        os.kill(pid, signal.SIGKILL)
+    assert before is not None
+    after = await machine.cluster.until(
+        "orphan.service", lambda s: s is not None and s.main_pid not in (None, before.main_pid)
+    )
+    assert after is not None and after.sub == "running"
+    assert not alive(before.main_pid)
+    assert "monitor-lost" in {state.result for state in machine.cluster.history}
+
+
+TYPES = {
+    "oneshot": ("Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/echo one\nExecStart=/bin/echo two\n", "exited"),
+    "exec": ("Type=exec\nExecStart=/bin/sleep 60\n", "running"),
+    "notify": (
+        "Type=notify\nNotifyAccess=all\nExecStart=/usr/bin/python3 -c 'import os,socket,time; s=socket.socket(1,2);"
+        ' s.sendto(b"READY=1",os.environ["NOTIFY_SOCKET"]); time.sleep(60)\'\n',
+        "running",
+    ),
+    "forking": ("Type=forking\nPIDFile=ROOT/pid\nExecStart=/bin/sh -c 'sleep 60 & echo $$! > ROOT/pid'\n", "running"),
+}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+async def test_types(machine: Machine, kind: str) -> None:
+    lines, sub = TYPES[kind]
+    await machine.cluster.place("t.service", "[Service]\n" + lines.replace("ROOT", str(machine.root)))
+    await machine.cluster.until_sub("t.service", sub)
+    if kind == "oneshot":
+        assert machine.lines("t.service") == ["one", "two"]
+    if kind == "forking":
+        state = await machine.cluster.until("t.service", lambda s: s is not None and s.main_pid is not None)
+        assert state is not None and str(state.main_pid) == (machine.root / "pid").read_text().strip()
+        os.kill(int(str(state.main_pid)), signal.SIGKILL)
+        assert (await machine.cluster.until_sub("t.service", "failed")).result == "signal"
+
+
+@pytest.mark.parametrize(
+    ("lines", "result", "why"),
+    [
+        ("ExecStart=/no/such/program\n", "exit-code", "/no/such/program"),
+        ("ExecStart=/bin/true\nUser=nobody-here\n", "resources", "The user 'nobody-here' (User=) does not exist"),
+        ("ExecStartPre=/bin/false\nExecStart=/bin/true\n", "exit-code", "ExecStartPre=/bin/false ended with code 1."),
+        ("ExecStart=/bin/true\nEnvironmentFile=/no/file\n", "resources", "/no/file (EnvironmentFile=) can't be read"),
+        ("ExecStart=/usr/bin/docker run nothing:1\n", "exit-code", "There is no image 'nothing:1' here."),
+        ("ExecStart=/bin/sh -c 'exit 3'\nRestart=always\nRestartSec=0\n", "start-limit-hit", "(StartLimitBurst=)"),
+    ],
+)
+async def test_failures_say_why(machine: Machine, lines: str, result: str, why: str) -> None:
+    await machine.cluster.place("bad.service", f"[Service]\n{lines}")
+    state = await machine.cluster.until_sub("bad.service", "failed")
+    assert state.result == result and why in state.why
+
+
+async def test_a_docker_error_is_in_the_journal(machine: Machine) -> None:
+    await machine.cluster.place("d.service", "[Service]\nExecStart=/usr/bin/docker run nothing:1\n")
+    state = await machine.cluster.until_sub("d.service", "failed")
+    assert state.exit_status == 125
+    assert machine.lines("d.service") == ["docker: There is no image 'nothing:1' here."]
+
+
+async def test_user_directory_and_limits(machine: Machine) -> None:
+    text = """[Service]
+Type=oneshot
+User=nobody
+WorkingDirectory=/tmp
+LimitNOFILE=123
+UMask=0077
+ExecStart=/bin/sh -c 'id -un; pwd; ulimit -n; umask; echo $$HOME'
+"""
+    await machine.cluster.place("who.service", text)
+    await machine.cluster.until_sub("who.service", "dead")
+    while len(machine.lines("who.service")) < 5:
+        await asyncio.sleep(0.02)
+    assert machine.lines("who.service") == ["nobody", "/tmp", "123", "0077", "/nonexistent"]
+
+
+async def test_dependencies(machine: Machine) -> None:
+    db = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'sleep 0.2; date +%%s%%N > ROOT/db'\n"
+    web = "[Unit]\nRequires=db.service docker.service\nAfter=db.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"
+    web += "ExecStart=/bin/sh -c 'date +%%s%%N > ROOT/web'\n"
+    await machine.cluster.place("web.service", web.replace("ROOT", str(machine.root)))
+    state = await machine.cluster.until("web.service", lambda s: s is not None and s.why != "")
+    assert state is not None and state.why == "web.service requires db.service, which is not on this machine."
+    await machine.cluster.place("db.service", db.replace("ROOT", str(machine.root)), "loaded")
+    await machine.cluster.until_sub("web.service", "exited")
+    assert int((machine.root / "db").read_text()) < int((machine.root / "web").read_text())
+    assert machine.cluster.reports["db.service"].sub == "exited"
+
+
+async def test_a_changed_file_replaces_the_unit(machine: Machine) -> None:
+    await machine.cluster.place("v.service", "[Service]\nExecStart=/bin/sh -c 'echo v1; exec sleep 60'\n")
+    await machine.cluster.until_sub("v.service", "running")
+    await machine.cluster.place("v.service", "[Service]\nExecStart=/bin/sh -c 'echo v2; exec sleep 61'\n")
+    await machine.cluster.until("v.service", lambda s: s is not None and s.epoch == 2 and s.sub == "running")
+    while machine.lines("v.service") != ["v1", "v2"]:
+        await asyncio.sleep(0.02)
+
+
+async def test_a_file_that_can_not_be_read_is_reported(machine: Machine) -> None:
+    await machine.cluster.place("x.service", "[Service]\nExecStart=/bin/a 'b\n")
+    state = await machine.cluster.until("x.service", lambda s: s is not None)
+    assert state is not None and state.load == "error" and "x.service:2:18:" in state.why
