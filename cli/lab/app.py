@@ -1,0 +1,177 @@
+"""The command fleet-lab: reads its arguments, holds the lab's lock, prints. What it does is in `lab` and `machine`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.lab import lab as labs
+from cli.lab import machine as machines
+from cli.lab import status as states
+from cli.lab.lab import Lab
+from cli.lab.switch import LabError
+
+READY_POLL_S = 0.05
+
+app = typer.Typer(
+    help="Simulated machines on one host: each runs fleetd for real, in namespaces of its own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Name = Annotated[str, typer.Option("--name", envvar="FLEET_LAB", help="Which lab.")]
+MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="A machine: m1, m2 ...")]
+PASSING = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=PASSING)
+def up(
+    context: typer.Context,
+    count: Annotated[int, typer.Option("-n", "--machines", help="How many machines.")] = 3,
+    name: Name = "lab",
+    folder: Annotated[Path | None, typer.Option("--dir", help="Where the machines' data lies.")] = None,
+    daemon: Annotated[str, typer.Option("--daemon", help="Run this command instead of fleetd.")] = "",
+    hold: Annotated[list[str] | None, typer.Option("--hold", help="A machine that stays off for now.")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until each fleetd answers.")] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
+) -> None:
+    """Make a lab and power its machines on. Arguments after `--` go to every fleetd."""
+    with labs.lock(name):
+        lab = labs.up(name, count, folder, daemon=tuple(shlex.split(daemon)), args=tuple(context.args))
+        started = [one for one in lab.machines if one not in (hold or [])]
+        for one in started:
+            begin = time.monotonic()
+            lab.start(one)
+            print(f"{one} is on: {lab.machines[one].address}, {time.monotonic() - begin:.2f} s", flush=True)
+    if wait and not daemon:
+        _wait_ready(lab, started, timeout)
+
+
+@app.command(context_settings=PASSING)
+def start(
+    context: typer.Context,
+    machine: MachineName,
+    name: Name = "lab",
+    address: Annotated[str | None, typer.Option(help="Start it with this address.")] = None,
+) -> None:
+    """Power a machine on: one that was killed or held, or a new one. Arguments after `--` go to its fleetd."""
+    with labs.lock(name):
+        lab = Lab.load(name)
+        if machine in lab.machines and lab.machine(machine).pid() is not None:
+            raise LabError(f"{machine} is on already")
+        lab.add(machine, address=address, args=tuple(context.args))
+        lab.start(machine)
+
+
+@app.command()
+def kill(machine: MachineName, name: Name = "lab") -> None:
+    """Cut a machine's power."""
+    with labs.lock(name):
+        machines.kill(Lab.load(name).machine(machine))
+
+
+@app.command("exec", context_settings=PASSING)
+def execute(context: typer.Context, machine: MachineName, name: Name = "lab") -> None:
+    """Run a command inside a machine: `fleet-lab exec m1 -- CMD ARG...`; ends with its exit code."""
+    if not context.args:
+        raise LabError(f"name a command: fleet-lab exec {machine} -- CMD")
+    machines.enter(Lab.load(name).machine(machine), context.args)
+
+
+@app.command()
+def shell(machine: MachineName, name: Name = "lab") -> None:
+    """Open a shell inside a machine."""
+    program = "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"
+    machines.enter(Lab.load(name).machine(machine), [program, "-i"])
+
+
+@app.command("restart-daemon")
+def restart_daemon(machine: MachineName, name: Name = "lab") -> None:
+    """kill -9 of a machine's fleetd alone; its pid 1 starts it again."""
+    with labs.lock(name):
+        print(machines.restart_daemon(Lab.load(name).machine(machine)))
+
+
+@app.command("stop-daemon")
+def stop_daemon(
+    machine: MachineName,
+    name: Name = "lab",
+    kill_it: Annotated[bool, typer.Option("--kill", help="SIGKILL instead of SIGTERM.")] = False,
+) -> None:
+    """End a machine's fleetd and leave it off; all that it started lives on."""
+    with labs.lock(name):
+        machines.stop_daemon(Lab.load(name).machine(machine), kill_it=kill_it)
+
+
+@app.command("start-daemon")
+def start_daemon(machine: MachineName, name: Name = "lab") -> None:
+    """Start a machine's fleetd again after stop-daemon."""
+    with labs.lock(name):
+        print(machines.start_daemon(Lab.load(name).machine(machine)))
+
+
+@app.command()
+def partition(
+    machine: MachineName,
+    name: Name = "lab",
+    inward: Annotated[bool, typer.Option("--in", help="Only what goes to the machine is lost.")] = False,
+    outward: Annotated[bool, typer.Option("--out", help="Only what comes from the machine is lost.")] = False,
+) -> None:
+    """Cut a machine off from the others."""
+    with labs.lock(name):
+        Lab.load(name).partition(machine, "both" if inward == outward else "in" if inward else "out")
+
+
+@app.command()
+def heal(machine: MachineName, name: Name = "lab") -> None:
+    """Join a machine to the others again."""
+    with labs.lock(name):
+        Lab.load(name).heal(machine)
+
+
+@app.command()
+def status(name: Name = "lab", as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show the machines: addresses, pids, client URLs, cuts, and who leads store and engine."""
+    found = states.of(Lab.load(name))
+    print(json.dumps(found, indent=1) if as_json else states.table(found))
+
+
+@app.command()
+def down(
+    name: Name = "lab", every: Annotated[bool, typer.Option("--all", help="Every lab on this host.")] = False
+) -> None:
+    """Remove a lab with all its data, or what is left of one."""
+    for one in labs.names() if every else [name]:
+        with labs.lock(one):
+            removed = labs.down(one)
+        print(f"lab {one} is gone" if removed else f"there is no lab {one!r}")
+
+
+def _wait_ready(lab: Lab, started: list[str], timeout: float) -> None:
+    end = time.monotonic() + timeout
+    waiting = {one: lab.machine(one) for one in started}
+    while waiting := {one: machine for one, machine in waiting.items() if not labs.answers(machine)}:
+        if time.monotonic() > end:
+            logs = ", ".join(str(machine.log) for machine in waiting.values())
+            raise LabError(f"no fleetd answers on {', '.join(waiting)} after {timeout:.0f} s; see {logs}")
+        time.sleep(READY_POLL_S)
+
+
+def main() -> None:
+    """Run the command; an error is one sentence and exit code 1."""
+    try:
+        app()
+    except LabError as error:
+        print(f"fleet-lab: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
