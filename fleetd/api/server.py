@@ -1,0 +1,62 @@
+"""The API's server: routes on a unix socket of mode 0660. What a request does is in the routes' own modules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+from fleetd.api.errors import errors
+from fleetd.api.machines import MachineRoutes, Status
+from fleetd.api.streams import Journal, StreamRoutes
+from fleetd.api.units import UnitRoutes
+from fleetd.registry import Registry
+
+SOCKET_MODE = 0o660
+BODY_LIMIT = 3 * 1024 * 1024
+"""Bytes of a request: a unit file, escaped."""
+SHUTDOWN_S = 1.0
+
+
+class ApiServer:
+    """Serves the fleet API v1 and ours. `journal` and `status` are the machine's hooks; `more` are others' routes."""
+
+    def __init__(
+        self,
+        socket: Path,
+        registry: Registry,
+        *,
+        journal: Journal | None = None,
+        status: Status | None = None,
+        more: Sequence[web.RouteDef] = (),
+    ) -> None:
+        self._socket = socket
+        app = web.Application(middlewares=[errors], client_max_size=BODY_LIMIT)
+        app.add_routes(UnitRoutes(registry).routes())
+        app.add_routes(MachineRoutes(registry, status).routes())
+        app.add_routes(StreamRoutes(registry, journal).routes())
+        app.add_routes(more)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
+
+    async def start(self) -> None:
+        """Listen. A socket that is left of a process that died is replaced."""
+        await self._runner.setup()
+        self._socket.parent.mkdir(parents=True, exist_ok=True)
+        self._socket.unlink(missing_ok=True)
+        await web.UnixSite(self._runner, str(self._socket)).start()
+        self._socket.chmod(SOCKET_MODE)
+
+    async def stop(self) -> None:
+        """Stop listening and end what is open."""
+        await self._runner.cleanup()
+        self._socket.unlink(missing_ok=True)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.stop()

@@ -1,0 +1,191 @@
+"""The unit routes of fleet's API v1: units and their states."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from agent.units.errors import UnitError, UnitFileError
+from agent.units.parse import parse_text
+from agent.units.spec import parse_unit
+from fleetd.api.errors import ApiError
+from fleetd.api.paging import page
+from fleetd.model import UnitEntity, UnitOption, UnitRequest, UnitStateEntity
+from fleetd.registry import Registry
+from fleetd.registry.records import Desired, Placed, Wish
+from fleetd.registry.registry import PlacedState
+
+TEXT_LIMIT = 1_400_000
+"""Bytes of a unit file; with its record around it it must fit the store's 1.5 MiB."""
+
+
+def unit_hash(text: str) -> str:
+    """fleet's hash of a unit file: SHA1."""
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def options_of(text: str) -> list[UnitOption]:
+    """The settings of a file, in order."""
+    try:
+        settings, _ = parse_text(text)
+    except UnitError:
+        return []
+    return [UnitOption(section=item.section, name=item.key, value=item.value) for item in settings]
+
+
+def text_of(options: Iterable[UnitOption]) -> str:
+    """Write settings as a unit file, a section once."""
+    sections: dict[str, list[str]] = {}
+    for option in options:
+        sections.setdefault(option.section, []).append(f"{option.name}={option.value}")
+    return "\n".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items())
+
+
+def current_state(wish: Wish, placed: Iterable[Placed], states: Mapping[str, PlacedState]) -> tuple[Desired, str]:
+    """What the machines have made of a wish, and the machine, '' when there is none or more than one."""
+    where = list(placed)
+    if not where:
+        return "inactive", ""
+    machine = where[0].machine if len(where) == 1 else ""
+    reported = [item for item in where if item.machine in states]
+    return (reported[0].desired if reported else "inactive"), machine
+
+
+class UnitRoutes:
+    """/fleet/v1/units and /fleet/v1/state."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/fleet/v1/units", self.list_units),
+            web.get("/fleet/v1/units/{name}", self.get_unit),
+            web.put("/fleet/v1/units/{name}", self.put_unit),
+            web.delete("/fleet/v1/units/{name}", self.delete_unit),
+            web.get("/fleet/v1/state", self.list_states),
+            web.get("/fleetd/v1/files/{name}", self.get_file),
+        ]
+
+    async def _entities(self, wishes: Iterable[Wish]) -> list[UnitEntity]:
+        placed: dict[str, list[Placed]] = {}
+        for item in await self._registry.placements():
+            placed.setdefault(item.unit, []).append(item)
+        states: dict[str, dict[str, PlacedState]] = {}
+        for found in await self._registry.states():
+            states.setdefault(found.state.unit, {})[found.machine] = found
+        entities = []
+        for wish in wishes:
+            text = await self._registry.file(wish.file) or ""
+            state, machine = current_state(wish, placed.get(wish.name, ()), states.get(wish.name, {}))
+            entities.append(
+                UnitEntity(
+                    name=wish.name,
+                    options=options_of(text),
+                    desiredState=wish.desired,
+                    currentState=state,
+                    machineID=machine,
+                )
+            )
+        return entities
+
+    async def list_units(self, request: web.Request) -> web.Response:
+        wishes, more = page(request, await self._registry.units(), lambda wish: wish.name)
+        entities = await self._entities(wishes)
+        return web.json_response({"units": [e.model_dump(by_alias=True) for e in entities], **more})
+
+    async def get_unit(self, request: web.Request) -> web.Response:
+        wish = await self._wish(request)
+        (entity,) = await self._entities([wish])
+        return web.json_response(entity.model_dump(by_alias=True))
+
+    async def _wish(self, request: web.Request) -> Wish:
+        name = request.match_info["name"]
+        wish = await self._registry.unit(name)
+        if wish is None:
+            raise ApiError(404, f"unit {name} does not exist")
+        return wish
+
+    async def get_file(self, request: web.Request) -> web.Response:
+        """The unit file as it was written (ours)."""
+        wish = await self._wish(request)
+        text = await self._registry.file(wish.file)
+        if text is None:
+            raise ApiError(404, f"the file of {wish.name} is not in the store")
+        return web.json_response({"name": wish.name, "text": text, "hash": unit_hash(text), "desired": wish.desired})
+
+    async def put_unit(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        asked = await self._asked(request, name)
+        text = asked.text if asked.text is not None else text_of(asked.options or [])
+        if not text:
+            if await self._registry.set_desired(name, asked.desired_state) is None:
+                raise ApiError(409, f"unit {name} does not exist, and options field is empty")
+            return web.Response(status=204)
+        self._verify(name, text)
+        if asked.replace:
+            await self._registry.replace_unit(name, text, asked.desired_state)
+            return web.Response(status=201)
+        if await self._registry.create_unit(name, text, asked.desired_state):
+            return web.Response(status=201)
+        if await self._registry.set_desired(name, asked.desired_state) is None:
+            raise ApiError(409, f"unit {name} was destroyed at the same time; try again")
+        return web.Response(status=204)
+
+    async def _asked(self, request: web.Request, name: str) -> UnitRequest:
+        if not (request.content_type or "").startswith("application/json"):
+            raise ApiError(415, "unsupported content type: use application/json")
+        try:
+            asked = UnitRequest.model_validate_json(await request.read())
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place = ".".join(str(part) for part in problem["loc"])
+            raise ApiError(400, f"invalid unit entity: {place}: {problem['msg']}") from error
+        if asked.name and asked.name != name:
+            raise ApiError(400, f"name in URL '{name}' differs from unit name in request body '{asked.name}'")
+        return asked
+
+    @staticmethod
+    def _verify(name: str, text: str) -> None:
+        if len(text.encode()) > TEXT_LIMIT:
+            raise ApiError(400, f"{name}: the file is larger than {TEXT_LIMIT} bytes")
+        try:
+            parse_unit(name, text)
+        except UnitFileError as error:
+            raise ApiError(400, str(error), line=error.line, column=error.column) from error
+        except UnitError as error:
+            raise ApiError(400, str(error)) from error
+
+    async def delete_unit(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if not await self._registry.destroy_unit(name):
+            raise ApiError(404, f"unit {name} does not exist")
+        return web.Response(status=204)
+
+    async def list_states(self, request: web.Request) -> web.Response:
+        machine, unit = request.query.get("machineID"), request.query.get("unitName")
+        placed = {(item.machine, item.unit): item.file for item in await self._registry.placements()}
+        found = [item for item in await self._registry.states(machine) if unit in (None, item.state.unit)]
+        found = [item for item in found if (item.machine, item.state.unit) in placed]
+        found.sort(key=_state_key)
+        chosen, more = page(request, found, _state_key)
+        entities = []
+        for item in chosen:
+            text = await self._registry.file(placed[item.machine, item.state.unit]) or ""
+            entity = UnitStateEntity(
+                name=item.state.unit,
+                hash=unit_hash(text),
+                machineID=item.machine,
+                systemdLoadState=item.state.load,
+                systemdActiveState=item.state.active,
+                systemdSubState=item.state.sub,
+            )
+            entities.append(entity.model_dump(by_alias=True))
+        return web.json_response({"states": entities, **more})
+
+
+def _state_key(item: PlacedState) -> str:
+    return f"{item.state.unit}/{item.machine}"

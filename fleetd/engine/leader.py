@@ -1,0 +1,159 @@
+"""Lead: campaign for the engine's key on a short lease, follow the records while leading, plan and commit.
+
+The lease is renewed from this event loop alone, so an engine that hangs loses it. What to decide is in `plan`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+
+from fleetd.engine.brake import HOLD_TTLS, SILENCE_TTLS, Brake
+from fleetd.engine.commit import Deposed, commit
+from fleetd.engine.plan import Planner
+from fleetd.engine.snapshot import Snapshot
+from fleetd.registry import keys
+from fleetd.registry.follow import RETRY_S, Changed, Listed, follow
+from kvstore.client import Client
+from kvstore.errors import LeaseNotFound, StoreError
+from kvstore.model import Compare, Op
+
+log = logging.getLogger(__name__)
+LEASE_TTL_S = 3
+"""The engine's own lease, and the machine leases' TTL that the brake counts in."""
+QUEUE = 256
+"""Batches of changes that may wait while a plan is committed."""
+_OWN = (keys.PLACEMENTS, keys.REASONS)
+
+
+class Engine:
+    """One machine's engine; of all in the cluster one leads. `run()` until cancelled."""
+
+    def __init__(self, client: Client, machine_id: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._machine = machine_id
+        self._clock = clock
+        self._answered = clock()
+        self._silence: float | None = None
+        self.leading = False
+
+    async def run(self) -> None:
+        """Campaign and lead, term after term."""
+        while True:
+            try:
+                await self._term()
+            except* Deposed as over:
+                log.info("The engine's term is over: %s", over.exceptions[0])
+            except* StoreError as error:
+                log.warning("The engine lost the store: %s", error.exceptions[0])
+                await asyncio.sleep(RETRY_S)
+            finally:
+                self.leading = False
+
+    async def _term(self) -> None:
+        grant = await self._client.lease_grant(LEASE_TTL_S)
+        self._heard()
+        try:
+            async with asyncio.TaskGroup() as group:
+                renewal = group.create_task(self._renew(grant.id))
+                term = await self._campaign(grant.id)
+                log.info("This machine leads the engine, term %d.", term)
+                self.leading = True
+                await self._lead(term)
+                renewal.cancel()
+        finally:
+            self.leading = False
+            await asyncio.shield(self._give_up(grant.id))
+
+    async def _give_up(self, lease: int) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self._client.lease_revoke(lease)
+        except (StoreError, TimeoutError) as error:
+            log.debug("The engine's lease %x was left to expire: %s", lease, error)
+
+    async def _renew(self, lease: int) -> None:
+        """Keep the lease; it ends the term when the lease is gone."""
+        while True:
+            await asyncio.sleep(LEASE_TTL_S / 3)
+            try:
+                if await self._client.lease_keepalive(lease) <= 0:
+                    raise Deposed("its lease has expired.")
+                self._heard()
+            except LeaseNotFound as error:
+                self._heard()
+                raise Deposed("its lease has expired.") from error
+            except StoreError as error:
+                log.debug("The engine's lease could not be renewed: %s", error)
+
+    def _heard(self) -> None:
+        now = self._clock()
+        if now - self._answered > SILENCE_TTLS * LEASE_TTL_S:
+            self._silence = now
+        self._answered = now
+
+    async def _campaign(self, lease: int) -> int:
+        """Wait until this engine leads; the term is the create revision of its key."""
+        value = keys.encode(machine=self._machine)
+        while True:
+            done = await self._client.txn(
+                [Compare.create(keys.LEADER, "=", 0)], [Op.put(keys.LEADER, value, lease=lease)]
+            )
+            if done.succeeded:
+                return int(done.header.revision)
+            watch = self._client.watch(keys.LEADER, start_revision=done.header.revision + 1)
+            async with watch:
+                async for batch in watch:
+                    if any(event.type == "delete" for event in batch.events):
+                        break
+
+    async def _lead(self, term: int) -> None:
+        queue: asyncio.Queue[Listed | Changed] = asyncio.Queue(QUEUE)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._feed(follow(self._client, keys.ROOT), queue))
+            await self._work(term, queue)
+
+    @staticmethod
+    async def _feed(changes: AsyncIterator[Listed | Changed], queue: asyncio.Queue[Listed | Changed]) -> None:
+        async for change in changes:
+            await queue.put(change)
+
+    async def _work(self, term: int, queue: asyncio.Queue[Listed | Changed]) -> None:
+        planner = Planner(Snapshot(), Brake(LEASE_TTL_S))
+        own: set[int] = set()
+        while True:
+            change = await self._next(queue, planner.due_next)
+            while change is not None:
+                if isinstance(change, Listed):
+                    planner = Planner(Snapshot(), Brake(LEASE_TTL_S))
+                    planner.snapshot.load(change.kvs)
+                    own.clear()
+                else:
+                    self._take(planner.snapshot, change, own)
+                change = None if queue.empty() else queue.get_nowait()
+            now = self._clock()
+            if self._silence is not None and now - self._silence < HOLD_TTLS * LEASE_TTL_S:
+                planner.brake.silence(self._silence)
+            self._silence = None if self._silence is None or planner.brake.alarm else self._silence
+            own.update(await commit(self._client, term, planner.plan(now)))
+            self._heard()
+
+    def _take(self, snapshot: Snapshot, change: Changed, own: set[int]) -> None:
+        """Apply a change, but for the echo of our own writes: what came after them is assumed already."""
+        for event in change.events:
+            if event.kv.mod_revision in own and event.kv.key.startswith(_OWN):
+                continue
+            if event.type == "delete" and event.kv.key == keys.LEADER:
+                raise Deposed("its key was deleted.")
+            snapshot.apply(event)
+        own.difference_update([revision for revision in own if revision <= change.revision])
+
+    async def _next(self, queue: asyncio.Queue[Listed | Changed], due: float | None) -> Listed | Changed | None:
+        wait = None if due is None else max(0.0, due - self._clock())
+        try:
+            async with asyncio.timeout(wait):
+                return await queue.get()
+        except TimeoutError:
+            return None

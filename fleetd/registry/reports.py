@@ -1,0 +1,216 @@
+"""The agent's link to the cluster: its placements come in, what it runs goes out.
+
+Reports are kept as the newest value per unit or container and written in batches; while the store is away they wait,
+bounded by what the machine runs. After a lost lease nothing is reported and no placement is handed on until the
+engine has answered what this machine, which went on running its units, may keep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from agent.interfaces import ContainerRecord, Placement, UnitState
+from fleetd.registry import keys, records
+from fleetd.registry.follow import RETRY_S, Changed, Listed, follow, list_prefix
+from fleetd.registry.records import RUNNING, Placed, Presence, Return
+from kvstore.client import Client
+from kvstore.errors import LeaseNotFound, StoreError
+from kvstore.model import Op
+
+log = logging.getLogger(__name__)
+BATCH = 128
+"""Operations in one transaction; etcd's own limit."""
+FILES_KEPT = 1024
+"""Unit files that are kept in memory."""
+
+
+class ClusterLink:
+    """Implements :class:`agent.interfaces.Cluster` over the store. `run()` must be running for reports to go out."""
+
+    def __init__(self, client: Client, machine_id: str) -> None:
+        self._client = client
+        self._machine = machine_id
+        self._lease = 0
+        self._returning = False
+        self._ready = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._units: dict[str, UnitState] = {}
+        self._containers: dict[str, ContainerRecord] = {}
+        self._dirty: OrderedDict[bytes, bytes | None] = OrderedDict()
+        self._files: OrderedDict[str, str] = OrderedDict()
+        self._known = 0
+
+    def set_lease(self, lease: int, *, returning: bool | None = None) -> None:
+        """Name the machine's lease. A second one means that the first was lost while units ran on: then the engine
+        is asked first what may stay (so too when `returning` is true: a fleetd that found its lease gone at start).
+        """
+        if lease == self._lease:
+            return
+        back = self._lease != 0 if returning is None else returning
+        self._lease = lease
+        self._dirty.clear()
+        for state in self._units.values():
+            self._dirty[keys.state(self._machine, state.unit)] = records.state_value(state)
+        for container in self._containers.values():
+            self._dirty[keys.container(self._machine, container.id)] = records.container_value(container)
+        self._returning = back
+        if back:
+            self._ready.clear()
+        elif lease:
+            self._ready.set()
+        self._wake.set()
+
+    async def report_units(self, changed: Sequence[UnitState], gone: Sequence[str]) -> None:
+        """Publish unit states; the newest per unit wins."""
+        for state in changed:
+            self._units[state.unit] = state
+            self._put(keys.state(self._machine, state.unit), records.state_value(state))
+        for unit in gone:
+            self._units.pop(unit, None)
+            self._put(keys.state(self._machine, unit), None)
+
+    async def report_containers(self, changed: Sequence[ContainerRecord], gone: Sequence[str]) -> None:
+        """Publish running containers; `gone` holds ids."""
+        for container in changed:
+            self._containers[container.id] = container
+            self._put(keys.container(self._machine, container.id), records.container_value(container))
+        for container_id in gone:
+            self._containers.pop(container_id, None)
+            self._put(keys.container(self._machine, container_id), None)
+
+    def _put(self, key: bytes, value: bytes | None) -> None:
+        self._dirty[key] = value
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write reports as they come, and ask the engine after a lost lease. Runs until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                if self._returning:
+                    await self._come_back(self._lease)
+                await self._send()
+            except LeaseNotFound:
+                log.warning("The machine's lease is gone; reports wait for a new one.")
+            except StoreError as error:
+                log.debug("Reports wait for the store: %s", error)
+                self._wake.set()
+                await asyncio.sleep(RETRY_S)
+
+    async def _send(self) -> None:
+        while self._dirty and self._lease and not self._returning:
+            lease = self._lease
+            batch = dict(list(self._dirty.items())[:BATCH])
+            ops = [Op.delete(k) if v is None else Op.put(k, v, lease=lease) for k, v in batch.items()]
+            await self._client.txn([], ops)
+            if lease != self._lease:
+                return
+            for key, value in batch.items():
+                if key in self._dirty and self._dirty[key] is value:
+                    del self._dirty[key]
+
+    def running(self) -> dict[str, int]:
+        """What the machine runs, with the epochs that it was told to."""
+        return {state.unit: state.epoch for state in self._units.values() if state.active in RUNNING}
+
+    async def _come_back(self, lease: int) -> None:
+        key = keys.returning(self._machine)
+        claim = Return(self._machine, lease, self.running())
+        asked = await self._client.put(key, claim.value())
+        log.info("Back after a lost lease with %d running units; the engine is asked.", len(claim.asking or ()))
+        watch = self._client.watch(key, start_revision=asked.header.revision + 1)
+        async with watch:
+            async for batch in watch:
+                for event in batch.events:
+                    if event.type != "put":
+                        continue
+                    answer = Return.read(self._machine, key, event.kv.value)
+                    if answer.asking is None and answer.lease == lease == self._lease:
+                        self._returning = False
+                        self._ready.set()
+                        return
+                if lease != self._lease:
+                    self._wake.set()
+                    return
+
+    async def placements(self) -> AsyncIterator[Mapping[str, Placement]]:
+        """Yield the whole set for this machine, first as it is now, then after every change."""
+        placed: dict[str, Placed] = {}
+        changes = follow(self._client, keys.placements(self._machine))
+        async for change in changes:
+            before = placed
+            placed = self._apply(placed, change)
+            if not placed.keys() >= before.keys() or not self._ready.is_set() or isinstance(change, Listed):
+                await self._settle(placed)
+            yield {unit: await self._placement(item) for unit, item in placed.items()}
+
+    def _apply(self, placed: dict[str, Placed], change: Listed | Changed) -> dict[str, Placed]:
+        found = {} if isinstance(change, Listed) else dict(placed)
+        for kv in change.kvs if isinstance(change, Listed) else ():
+            unit = keys.split(kv.key)[1][-1]
+            found[unit] = Placed.read(self._machine, unit, kv.key, kv.value, kv.mod_revision)
+        for event in change.events if isinstance(change, Changed) else ():
+            if event.kv.mod_revision <= self._known:
+                continue
+            unit = keys.split(event.kv.key)[1][-1]
+            if event.type == "put":
+                kv = event.kv
+                found[unit] = Placed.read(self._machine, unit, kv.key, kv.value, kv.mod_revision)
+            else:
+                found.pop(unit, None)
+        return found
+
+    async def _settle(self, placed: dict[str, Placed]) -> None:
+        """Wait until a removal may be believed: this machine is present under its lease, and is not returning. A
+        removal while it was thought dead is for the engine to confirm; what it restores replaces the set."""
+        while True:
+            await self._ready.wait()
+            try:
+                key = keys.presence(self._machine)
+                found = await self._client.get(key)
+                present = bool(found.kvs) and found.kvs[0].lease == self._lease
+                if present and self._ready.is_set():
+                    await self._refresh(placed)
+                    return
+            except StoreError as error:
+                log.debug("A removal waits for the store: %s", error)
+            await asyncio.sleep(RETRY_S)
+
+    async def _refresh(self, placed: dict[str, Placed]) -> None:
+        listed = await list_prefix(self._client, keys.placements(self._machine))
+        fresh = self._apply({}, listed)
+        placed.clear()
+        placed.update(fresh)
+        self._known = listed.revision
+
+    async def _placement(self, item: Placed) -> Placement:
+        return Placement(item.unit, await self._file(item.file), item.desired, item.epoch)
+
+    async def _file(self, digest: str) -> str:
+        if (text := self._files.get(digest)) is not None:
+            self._files.move_to_end(digest)
+            return text
+        key = keys.file(digest)
+        while True:
+            try:
+                found = await self._client.get(key)
+                break
+            except StoreError:
+                await asyncio.sleep(RETRY_S)
+        text = str(keys.decode(key, found.kvs[0].value)["text"]) if found.kvs else ""
+        self._files[digest] = text
+        while len(self._files) > FILES_KEPT:
+            self._files.popitem(last=False)
+        return text
+
+
+def presence_of(machine: str, boot: str, address: str) -> tuple[bytes, bytes]:
+    """The key and value that a lease holder puts to say that the machine lives."""
+    return keys.presence(machine), Presence(machine, boot, address).value()
+
+
+__all__ = ["BATCH", "ClusterLink", "presence_of"]

@@ -1,0 +1,140 @@
+"""Choose a machine for a unit: the constraints of [X-Fleet] one function each, then the least loaded of what is left.
+
+A constraint says why it refuses a machine, in words for the person who waits for the unit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from agent.units.model import XFleet
+from fleetd.scheduler.indices import Indices, Node
+
+SMALL = 64
+"""A set of candidates up to this size is looked at in full; a larger one is met soon when going by load."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A unit that looks for a machine."""
+
+    unit: str
+    fleet: XFleet
+    peers: Mapping[str, Collection[str]]
+    """For each unit of MachineOf= the machines that it is placed on."""
+    avoid: str = ""
+    """A machine that it must leave."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """No machine will do; `reason` is a sentence."""
+
+    reason: str
+
+
+Constraint = Callable[[Node], str]
+"""Empty when the machine will do, else why not."""
+
+
+def constraints(request: Request, indices: Indices) -> list[Constraint]:
+    """What a machine must satisfy."""
+    fleet, chain = request.fleet, list[Constraint]()
+    if fleet.machine_id is not None:
+        wanted = fleet.machine_id
+        chain.append(lambda node: "" if node.id.startswith(wanted) else f"other than MachineID={wanted}")
+    for key, values in fleet.required_metadata.items():
+        chain.append(_metadata(key, values))
+    for peer, machines in request.peers.items():
+        chain.append(_peer(peer, machines))
+    for glob in fleet.conflicts:
+        chain.append(_conflict(glob, indices.machines_matching(glob)))
+    refusing = indices.machines_refusing(request.unit)
+    if refusing:
+        chain.append(_refusing(refusing, request.unit))
+    if request.avoid:
+        chain.append(lambda node: "that it must leave" if node.id == request.avoid else "")
+    return chain
+
+
+def _metadata(key: str, values: frozenset[str]) -> Constraint:
+    wanted = " or ".join(f"{key}={value}" for value in sorted(values))
+    return lambda node: "" if node.metadata.get(key) in values else f"without metadata {wanted}"
+
+
+def _peer(peer: str, machines: Collection[str]) -> Constraint:
+    return lambda node: "" if node.id in machines else f"without {peer} (MachineOf)"
+
+
+def _conflict(glob: str, holding: Mapping[str, int]) -> Constraint:
+    def check(node: Node) -> str:
+        others = holding.get(node.id, 0)
+        return f"with a unit that matches Conflicts={glob}" if others else ""
+
+    return check
+
+
+def _refusing(refusing: Iterable[Mapping[str, int]], unit: str) -> Constraint:
+    def check(node: Node) -> str:
+        refused = any(node.id in machines for machines in refusing)
+        return f"with a unit that conflicts with {unit}" if refused else ""
+
+    return check
+
+
+def feasible(node: Node, chain: Iterable[Constraint]) -> bool:
+    """Whether a machine satisfies all constraints."""
+    return not any(constraint(node) for constraint in chain)
+
+
+def choose(request: Request, indices: Indices) -> str | Refused:
+    """The least loaded machine that will do, or why there is none. The unit must not be in the indices itself."""
+    for peer, machines in request.peers.items():
+        if not machines:
+            return Refused(f"MachineOf={peer}: {peer} is not placed on any machine yet.")
+    chain = constraints(request, indices)
+    candidates = _candidates(request, indices)
+    if candidates is None or len(candidates) > SMALL:
+        for node in indices.by_load():
+            if feasible(node, chain):
+                return node.id
+        return _refusal(indices.nodes.values(), chain)
+    best: Node | None = None
+    for node in candidates:
+        if (best is None or node.load < best.load) and feasible(node, chain):
+            best = node
+    return best.id if best is not None else _refusal(indices.nodes.values(), chain)
+
+
+def everywhere(request: Request, indices: Indices) -> list[str]:
+    """The machines that a Global unit runs on: all that satisfy its constraints. Its own presence does not count."""
+    chain = constraints(request, indices)
+    return [node.id for node in indices.nodes.values() if request.unit in node.units or feasible(node, chain)]
+
+
+def _candidates(request: Request, indices: Indices) -> list[Node] | None:
+    """The smallest set of machines that an index names for this unit; None when none does."""
+    if request.fleet.machine_id is not None:
+        return indices.find(request.fleet.machine_id)
+    sets: list[Collection[str]] = list(request.peers.values())
+    sets += [indices.with_metadata(key, values) for key, values in request.fleet.required_metadata.items()]
+    if not sets:
+        return None
+    smallest = min(sets, key=len)
+    if len(smallest) > SMALL:
+        return None
+    return [indices.nodes[machine] for machine in smallest if machine in indices.nodes]
+
+
+def _refusal(nodes: Iterable[Node], chain: list[Constraint]) -> Refused:
+    counts: Counter[str] = Counter()
+    total = 0
+    for node in nodes:
+        total += 1
+        counts[next((why for check in chain if (why := check(node))), "")] += 1
+    if not total:
+        return Refused("No machine is there.")
+    parts = [f"{count} {why}" for why, count in sorted(counts.items()) if why]
+    return Refused(f"None of {total} machine{'s' if total != 1 else ''} will do: {'; '.join(parts)}.")
