@@ -70,6 +70,10 @@ class ContainerRunner(Protocol):
         """Start it; answer its first process."""
         ...
 
+    async def has_started(self, container: str) -> bool:
+        """Whether it runs, or ran and ended; False for one that was only made."""
+        ...
+
     async def wait(self, container: str) -> int:
         """Wait for its end (at once if it has ended) and answer its code."""
         ...
@@ -150,7 +154,10 @@ class DockerSteps:
                 raise ContainerFailure(f"There is no container '{name}' on this machine.", 1)
             match step.verb:
                 case "start":
-                    code = await self._start(record.slot, container, foreground=step.foreground)
+                    again = record.container == container
+                    if step.foreground and not again:
+                        await self._keep(record.slot, container)
+                    code = await self._start(record.slot, container, foreground=step.foreground, again=again)
                 case "stop":
                     await self._runner.stop(container, step.timeout)
                 case "kill":
@@ -161,7 +168,8 @@ class DockerSteps:
 
     async def _run(self, record: ProcessRecord, unit: Unit, options: ContainerOptions, env: Mapping[str, str]) -> int:
         container = record.container
-        if not container or await self._runner.find(container) is None:
+        again = bool(container) and await self._runner.find(container) is not None
+        if not again:
             if container and options.remove:
                 raise ContainerFailure(f"The container {container[:12]} ended while nobody watched, and is removed.", 1)
             await self._outside_timeout(record.slot, options.image, options.pull)
@@ -175,14 +183,17 @@ class DockerSteps:
             wanted = UnitContainer(self.unit, _resolve(options, env), Path(record.log_dir), parent)
             container = await self._runner.create(wanted)
             await self._keep(record.slot, container)
-        code = await self._start(record.slot, container, foreground=not options.detach)
+        code = await self._start(record.slot, container, foreground=not options.detach, again=again)
         if options.remove and not options.detach:
             await self._runner.remove(container, force=True, volumes=True)
         return code
 
-    async def _start(self, slot: int, container: str, *, foreground: bool) -> int:
+    async def _start(self, slot: int, container: str, *, foreground: bool, again: bool) -> int:
+        """Start a container, unless an earlier fleetd did (`again`), and stay with it."""
         self._containers[slot] = container
-        pid = await self._runner.start(container)
+        pid = 0
+        if not again or not await self._runner.has_started(container):
+            pid = await self._runner.start(container)
         if not foreground:
             return 0
         if pid:

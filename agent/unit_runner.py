@@ -211,12 +211,11 @@ class UnitRunner:
             processes = tuple(kept if one.slot == slot else one for one in self.record.processes)
             self.record = replace(self.record, processes=processes)
             step = parse_docker_line(self._command(process.phase, process.index).words)
-            old = self.record.last_container
-            unnamed = step is not None and step.options is not None and not step.options.name
-            if unnamed and step is not None and step.options is not None and not step.options.remove:
+            options = step.options if step is not None else None
+            old = ""
+            if options is not None and not options.name and not options.remove and not options.detach:
+                old = self.record.last_container
                 self.record = replace(self.record, last_container=container)
-            else:
-                old = ""
             await self._save()
         if old and await self.site.containers.find(old) is not None:
             await self.site.containers.remove(old, force=False, volumes=True)

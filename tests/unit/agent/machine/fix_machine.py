@@ -77,32 +77,59 @@ class PlayedCluster:
         return found
 
 
-class NoContainers:
-    """A machine whose containers are out of order: every request fails."""
+class PlayedContainers:
+    """The containers' side: the test says which images are there and when a container ends; requests are kept."""
+
+    def __init__(self) -> None:
+        self.images: set[str] = set()
+        self.asked: list[str] = []
+        self.made: dict[str, UnitContainer] = {}
+        self.ends: dict[str, asyncio.Future[int]] = {}
+        self.pull = asyncio.Event()
+        self.pull.set()
 
     async def fetch(self, image: str, policy: str) -> None:
-        raise ContainerFailure(f"There is no image '{image}' here.")
+        self.asked.append(f"fetch {image} {policy}")
+        await self.pull.wait()
+        if image not in self.images:
+            raise ContainerFailure(f"There is no image '{image}' here.")
 
     async def create(self, wanted: UnitContainer) -> str:
-        raise ContainerFailure("out of order")
+        container = f"c{len(self.made) + 1}"
+        self.made[container] = wanted
+        self.asked.append(f"create {container}")
+        return container
 
     async def find(self, name: str) -> str | None:
-        return None
+        named = {wanted.options.name: key for key, wanted in self.made.items()}
+        return name if name in self.made else named.get(name)
 
     async def start(self, container: str) -> int:
-        raise ContainerFailure("out of order")
+        self.asked.append(f"start {container}")
+        self.ends[container] = asyncio.get_running_loop().create_future()
+        return os.getpid()
+
+    async def has_started(self, container: str) -> bool:
+        return container in self.ends
 
     async def wait(self, container: str) -> int:
-        raise ContainerFailure("out of order")
+        return await asyncio.shield(self.ends[container])
+
+    def end(self, container: str, code: int) -> None:
+        if not self.ends[container].done():
+            self.ends[container].set_result(code)
 
     async def stop(self, container: str, patience: float | None) -> None:
-        raise ContainerFailure("out of order")
+        self.asked.append(f"stop {container} {patience}")
+        self.end(container, 143)
 
     async def signal(self, container: str, number: int | None) -> None:
-        raise ContainerFailure("out of order")
+        self.asked.append(f"signal {container} {number}")
+        self.end(container, 128 + (number or 15))
 
     async def remove(self, container: str, *, force: bool, volumes: bool) -> None:
-        raise ContainerFailure("out of order")
+        self.asked.append(f"remove {container}")
+        del self.made[container]
 
 
 class Machine:
@@ -111,6 +138,7 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.cluster = PlayedCluster()
+        self.containers = PlayedContainers()
         self.cgroups = f"fleet-test-{os.getpid()}-{root.name}"
         self.boot = "boot-1"
         self._task: asyncio.Task[None] | None = None
@@ -119,7 +147,7 @@ class Machine:
     async def start(self) -> None:
         self.supervisor = Supervisor(
             self.cluster,
-            NoContainers(),
+            self.containers,
             data_dir=self.root / "data",
             run_dir=self.root / "run",
             boot=self.boot,
