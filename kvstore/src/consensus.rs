@@ -1,1 +1,623 @@
-//! Raft-rs behind our own rules; pure.
+//! Raft-rs behind our own rules: messages in, work out. The only file that names the library; no sockets, clocks or disks.
+//!
+//! Order that the caller keeps: take `ready()`, hand `append` to the disk, send `messages`, apply `committed` and say
+//! so with `applied`; when the disk reports a number, `on_persisted`. Messages that must wait for the disk are held here.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType};
+use raft::{Config, GetEntriesContext, RaftState, RawNode, SnapshotStatus, StateRole, Storage, StorageError};
+use raft_prost::Message as _;
+
+use crate::log::{ConfState, Entry, EntryKind, HardState, SnapshotMeta};
+use crate::reads::Reads;
+
+/// Largest run of entries in one message.
+const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
+/// Append messages on their way to one member.
+const MAX_INFLIGHT: usize = 256;
+/// Proposed and not yet committed; more is refused.
+const MAX_UNCOMMITTED_BYTES: u64 = 64 * 1024 * 1024;
+/// Committed entries handed out at once.
+const MAX_COMMITTED_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Why the consensus core refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("etcdserver: no leader")]
+    NoLeader,
+    #[error("etcdserver: too many requests")]
+    TooMany,
+    #[error("another change of the membership is not applied yet")]
+    ConfChangePending,
+    #[error("a raft message does not decode: {0}")]
+    Undecodable(String),
+    #[error("raft: {0}")]
+    Raft(#[from] raft::Error),
+}
+
+/// What was found on disk: the configuration and position at `applied`, and the entries after `start`.
+#[derive(Debug, Clone, Default)]
+pub struct Restored {
+    pub hard_state: HardState,
+    /// The configuration as of `applied`.
+    pub conf: ConfState,
+    pub applied: u64,
+    /// Index and term just before the first entry.
+    pub start: (u64, u64),
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub election_ticks: usize,
+    pub heartbeat_ticks: usize,
+    /// Seeds the randomised election timeouts.
+    pub seed: u64,
+    /// Differs at each start of a member, so that no read context ever comes back.
+    pub boot_nonce: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    #[default]
+    Follower,
+    PreCandidate,
+    Candidate,
+    Leader,
+}
+
+/// A message for another member, encoded.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    pub to: u64,
+    pub bytes: Bytes,
+    /// Set when the state must travel with it; `restamp_snapshot` gives it the position of the state actually sent.
+    pub snapshot: Option<SnapshotMeta>,
+    /// A proposal or read on its way to the leader: must never be delivered twice.
+    pub once: bool,
+}
+
+/// What must be durable before `on_persisted(number)`.
+#[derive(Debug, Clone)]
+pub struct Append {
+    pub number: u64,
+    pub hard_state: HardState,
+    /// Installed before the entries: everything in the log before it is void.
+    pub snapshot: Option<SnapshotMeta>,
+    /// The first entry may overwrite entries of the same and later index.
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// A leader's first entry.
+    Empty,
+    Normal(Bytes),
+    /// The membership change that was proposed; the caller judges it and calls `apply_conf_change`, or not.
+    ConfChange(Bytes),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    pub index: u64,
+    pub term: u64,
+    pub body: Body,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RaftChange {
+    AddVoter(u64),
+    AddLearner(u64),
+    Remove(u64),
+}
+
+#[derive(Debug, Default)]
+pub struct Output {
+    pub messages: Vec<Outgoing>,
+    pub append: Option<Append>,
+    pub committed: Vec<Committed>,
+    /// Reads that may be answered once `applied` has reached the index.
+    pub reads: Vec<(u64, Vec<u64>)>,
+    /// Reads given up since no leader is known.
+    pub failed_reads: Vec<u64>,
+    /// Leader (0: none) and own role, when one changed.
+    pub role: Option<(u64, Role)>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct PeerProgress {
+    pub id: u64,
+    pub matched: u64,
+    pub next: u64,
+    pub recent_active: bool,
+    pub learner: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    pub id: u64,
+    pub term: u64,
+    pub leader: u64,
+    pub role: Role,
+    pub commit: u64,
+    pub applied: u64,
+    pub last_index: u64,
+    pub first_index: u64,
+    /// Only a leader knows it.
+    pub progress: Vec<PeerProgress>,
+}
+
+struct Held {
+    number: u64,
+    on_disk: bool,
+    messages: Vec<Outgoing>,
+}
+
+/// One member's consensus state.
+pub struct Consensus {
+    node: RawNode<Log>,
+    reads: Reads,
+    held: VecDeque<Held>,
+    release: Vec<Outgoing>,
+    election_ticks: usize,
+    random: u64,
+    shape: (u64, StateRole),
+}
+
+impl Consensus {
+    pub fn new(id: u64, restored: Restored, options: &Options) -> Result<Self, Refused> {
+        let config = Config {
+            id,
+            election_tick: options.election_ticks,
+            heartbeat_tick: options.heartbeat_ticks,
+            applied: restored.applied,
+            max_size_per_msg: MAX_MESSAGE_BYTES,
+            max_inflight_msgs: MAX_INFLIGHT,
+            max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: MAX_COMMITTED_BYTES,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            ..Config::default()
+        };
+        let applied = restored.applied;
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&config, Log::new(restored), &logger)?;
+        let mut this = Self {
+            node,
+            reads: Reads::new(id, options.boot_nonce, options.election_ticks),
+            held: VecDeque::new(),
+            release: Vec::new(),
+            election_ticks: options.election_ticks,
+            random: options.seed ^ id.rotate_left(17) ^ 0x9E37_79B9_7F4A_7C15,
+            shape: (u64::MAX, StateRole::Follower),
+        };
+        this.node.mut_store().applied = applied;
+        this.settle();
+        Ok(this)
+    }
+
+    /// Lets one unit of time pass.
+    pub fn tick(&mut self) {
+        self.node.tick();
+        self.reads.tick();
+        self.settle();
+    }
+
+    /// Takes in a message from another member.
+    pub fn step(&mut self, message: &[u8]) -> Result<(), Refused> {
+        let message = eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
+        let (from, kind) = (message.from, message.msg_type());
+        let result = self.node.step(message);
+        if kind == MessageType::MsgAppendResponse {
+            self.keep_next_after_match(from);
+        }
+        self.settle();
+        match result {
+            // A stranger's answer, or a proposal that found no leader: the sender tries again.
+            Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::ProposalDropped) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts a batch into the log, through the leader where that is another member. It is applied when it is committed,
+    /// or never; the batch itself must say whose it is.
+    pub fn propose(&mut self, batch: Bytes) -> Result<(), Refused> {
+        self.needs_leader()?;
+        self.node.propose(Vec::new(), batch.into()).map_err(dropped)
+    }
+
+    /// Proposes a membership change: `hint` is what it means for raft today, `context` says it whole.
+    pub fn propose_conf_change(&mut self, hint: RaftChange, context: Bytes) -> Result<(), Refused> {
+        self.needs_leader()?;
+        if self.node.raft.has_pending_conf() {
+            return Err(Refused::ConfChangePending);
+        }
+        let change = conf_change(hint, context);
+        self.node.propose_conf_change(Vec::new(), change).map_err(dropped)
+    }
+
+    /// Makes a committed membership change effective, while its entry is applied.
+    pub fn apply_conf_change(&mut self, change: RaftChange) -> Result<ConfState, Refused> {
+        let conf = self.node.apply_conf_change(&conf_change(change, Bytes::new()))?;
+        self.node.mut_store().conf = conf.clone();
+        Ok(ConfState { voters: conf.voters, learners: conf.learners })
+    }
+
+    /// Registers a linearizable read; `token` comes back in `Output::reads` or `Output::failed_reads`.
+    pub fn read(&mut self, token: u64) -> Result<(), Refused> {
+        self.reads.register(token).then_some(()).ok_or(Refused::TooMany)
+    }
+
+    pub fn transfer_leader(&mut self, to: u64) {
+        self.node.transfer_leader(to);
+    }
+
+    pub fn campaign(&mut self) -> Result<(), Refused> {
+        self.node.campaign()?;
+        self.settle();
+        Ok(())
+    }
+
+    pub fn report_unreachable(&mut self, id: u64) {
+        self.node.report_unreachable(id);
+    }
+
+    pub fn report_snapshot(&mut self, id: u64, ok: bool) {
+        self.node.report_snapshot(id, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+    }
+
+    /// Everything up to here is durable; numbers are those of `Append`.
+    pub fn on_persisted(&mut self, number: u64) {
+        let mut done = None;
+        while self.held.front().is_some_and(|h| h.number <= number || !h.on_disk) {
+            if let Some(held) = self.held.pop_front() {
+                done = Some(held.number);
+                self.release.extend(held.messages);
+            }
+        }
+        if let Some(done) = done {
+            self.node.on_persist_ready(done);
+            self.settle();
+        }
+    }
+
+    /// The state machine has applied everything up to `index`.
+    pub fn applied(&mut self, index: u64) {
+        if index > self.node.raft.raft_log.applied {
+            self.node.mut_store().applied = index;
+            self.node.advance_apply_to(index);
+        }
+    }
+
+    /// Forgets entries up to `to`, which must be applied; a member that needs them gets a snapshot.
+    pub fn compact(&mut self, to: u64) {
+        self.node.mut_store().compact(to);
+    }
+
+    /// Work that is due, if any. Call until `None`.
+    pub fn ready(&mut self) -> Option<Output> {
+        let mut output = Output::default();
+        self.start_reads(&mut output);
+        if !self.node.has_ready() {
+            output.messages = std::mem::take(&mut self.release);
+            let idle = output.messages.is_empty() && output.reads.is_empty() && output.failed_reads.is_empty();
+            return (!idle).then_some(output);
+        }
+        let mut ready = self.node.ready();
+        let number = ready.number();
+        output.messages = std::mem::take(&mut self.release);
+        output.messages.extend(ready.take_messages().into_iter().map(outgoing));
+        output.role = ready.ss().map(|s| (s.leader_id, role(s.raft_state)));
+        for state in ready.take_read_states() {
+            output.reads.extend(self.reads.answered(&state.request_ctx).map(|tokens| (state.index, tokens)));
+        }
+        output.committed = ready.take_committed_entries().into_iter().filter_map(committed).collect();
+        let entries = ready.take_entries();
+        let store = self.node.mut_store();
+        let snapshot = (!ready.snapshot().is_empty()).then(|| snapshot_meta(ready.snapshot()));
+        if let Some(meta) = &snapshot {
+            store.install(meta);
+        }
+        if let Some(hard) = ready.hs() {
+            store.hard = hard.clone();
+        }
+        let on_disk = ready.must_sync() && !cfg!(feature = "bug-ack-before-sync");
+        if ready.must_sync() {
+            let hard = &store.hard;
+            let vote = if cfg!(feature = "bug-vote-not-saved") { 0 } else { hard.vote };
+            let hard_state = HardState { term: hard.term, vote, commit: hard.commit };
+            let entries: Vec<Entry> = entries.iter().map(from_raft).collect();
+            output.append = Some(Append { number, hard_state, snapshot, entries });
+        }
+        store.append(entries);
+        let messages = ready.take_persisted_messages().into_iter().map(outgoing).collect();
+        self.node.advance_append_async(ready);
+        self.held.push_back(Held { number, on_disk, messages });
+        if self.held.front().is_some_and(|h| !h.on_disk) {
+            self.on_persisted(0);
+            output.messages.append(&mut self.release);
+        }
+        Some(output)
+    }
+
+    pub fn status(&self) -> Status {
+        let raft = &self.node.raft;
+        let learners = raft.prs().conf().learners();
+        let mut progress: Vec<PeerProgress> = Vec::new();
+        if raft.state == StateRole::Leader {
+            progress.extend(raft.prs().iter().map(|(&id, p)| PeerProgress {
+                id,
+                matched: p.matched,
+                next: p.next_idx,
+                recent_active: id == raft.id || p.recent_active,
+                learner: learners.contains(&id),
+            }));
+            progress.sort_by_key(|p| p.id);
+        }
+        Status {
+            id: raft.id,
+            term: raft.term,
+            leader: raft.leader_id,
+            role: role(raft.state),
+            commit: raft.raft_log.committed,
+            applied: raft.raft_log.applied,
+            last_index: raft.raft_log.last_index(),
+            first_index: self.node.store().start.0 + 1,
+            progress,
+        }
+    }
+
+    /// The configuration in force here.
+    pub fn conf_state(&self) -> ConfState {
+        let conf = &self.node.store().conf;
+        ConfState { voters: conf.voters.clone(), learners: conf.learners.clone() }
+    }
+
+    /// Term of an entry that is still in memory, or of the position just before.
+    pub fn term_of(&self, index: u64) -> Option<u64> {
+        self.node.raft.raft_log.term(index).ok()
+    }
+
+    fn needs_leader(&self) -> Result<(), Refused> {
+        if self.node.raft.leader_id == raft::INVALID_ID {
+            return Err(Refused::NoLeader);
+        }
+        Ok(())
+    }
+
+    fn start_reads(&mut self, output: &mut Output) {
+        let raft = &self.node.raft;
+        let leads = raft.state == StateRole::Leader;
+        if cfg!(feature = "bug-read-without-readindex") && leads {
+            output.reads.push((raft.raft_log.committed, self.reads.take_waiting()));
+            return;
+        }
+        if raft.leader_id == raft::INVALID_ID {
+            output.failed_reads = self.reads.give_up();
+        } else if !leads || raft.commit_to_current_term() {
+            // A leader that has committed nothing in its own term does not know what is committed: it makes reads wait.
+            if let Some(context) = self.reads.next_round() {
+                self.node.read_index(context);
+            }
+        }
+    }
+
+    /// A late rejection must not make us send again what a member has already confirmed (raft-rs issue 557).
+    fn keep_next_after_match(&mut self, id: u64) {
+        if let Some(progress) = self.node.raft.mut_prs().get_mut(id) {
+            progress.next_idx = progress.next_idx.max(progress.matched + 1);
+        }
+    }
+
+    /// Draws the election timeout anew, from our seed, whenever the library drew one.
+    fn settle(&mut self) {
+        let shape = (self.node.raft.term, self.node.raft.state);
+        if shape != self.shape {
+            self.shape = shape;
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            let ticks = self.election_ticks + (self.random % self.election_ticks as u64) as usize;
+            self.node.raft.set_randomized_election_timeout(ticks);
+        }
+    }
+}
+
+/// Gives a snapshot message the position of the state that goes with it, which may be ahead of what the leader meant.
+pub fn restamp_snapshot(message: &[u8], meta: &SnapshotMeta) -> Result<Bytes, Refused> {
+    let mut message = eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
+    message.snapshot = Some(snapshot_of(meta));
+    Ok(message.encode_to_vec().into())
+}
+
+/// The position that a snapshot message announces.
+pub fn announced_snapshot(message: &[u8]) -> Result<Option<SnapshotMeta>, Refused> {
+    let message = eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
+    Ok(message.snapshot.as_ref().map(snapshot_meta))
+}
+
+fn dropped(error: raft::Error) -> Refused {
+    match error {
+        raft::Error::ProposalDropped => Refused::TooMany,
+        other => other.into(),
+    }
+}
+
+fn role(state: StateRole) -> Role {
+    match state {
+        StateRole::Follower => Role::Follower,
+        StateRole::PreCandidate => Role::PreCandidate,
+        StateRole::Candidate => Role::Candidate,
+        StateRole::Leader => Role::Leader,
+    }
+}
+
+fn outgoing(message: eraftpb::Message) -> Outgoing {
+    let snapshot = (message.msg_type() == MessageType::MsgSnapshot)
+        .then(|| message.snapshot.as_ref().map(snapshot_meta))
+        .flatten();
+    let once = matches!(message.msg_type(), MessageType::MsgPropose | MessageType::MsgReadIndex);
+    Outgoing { to: message.to, bytes: message.encode_to_vec().into(), snapshot, once }
+}
+
+fn committed(entry: eraftpb::Entry) -> Option<Committed> {
+    let body = match entry.entry_type() {
+        EntryType::EntryNormal if entry.data.is_empty() => Body::Empty,
+        EntryType::EntryNormal => Body::Normal(entry.data.into()),
+        _ => Body::ConfChange(eraftpb::ConfChange::decode(entry.data.as_slice()).ok()?.context.into()),
+    };
+    Some(Committed { index: entry.index, term: entry.term, body })
+}
+
+fn conf_change(change: RaftChange, context: Bytes) -> eraftpb::ConfChange {
+    let (kind, node_id) = match change {
+        RaftChange::AddVoter(id) => (ConfChangeType::AddNode, id),
+        RaftChange::AddLearner(id) => (ConfChangeType::AddLearnerNode, id),
+        RaftChange::Remove(id) => (ConfChangeType::RemoveNode, id),
+    };
+    let mut out = eraftpb::ConfChange { node_id, context: context.into(), ..Default::default() };
+    out.set_change_type(kind);
+    out
+}
+
+fn from_raft(entry: &eraftpb::Entry) -> Entry {
+    let kind = if entry.entry_type() == EntryType::EntryNormal { EntryKind::Normal } else { EntryKind::ConfChange };
+    Entry { index: entry.index, term: entry.term, kind, data: Bytes::copy_from_slice(&entry.data) }
+}
+
+fn to_raft(entry: Entry) -> eraftpb::Entry {
+    let mut out = eraftpb::Entry { index: entry.index, term: entry.term, data: entry.data.into(), ..Default::default() };
+    if entry.kind == EntryKind::ConfChange {
+        out.set_entry_type(EntryType::EntryConfChange);
+    }
+    out
+}
+
+fn to_raft_conf(conf: &ConfState) -> eraftpb::ConfState {
+    eraftpb::ConfState { voters: conf.voters.clone(), learners: conf.learners.clone(), ..Default::default() }
+}
+
+fn snapshot_of(meta: &SnapshotMeta) -> eraftpb::Snapshot {
+    let conf_state = Some(to_raft_conf(&meta.conf));
+    let metadata = eraftpb::SnapshotMetadata { conf_state, index: meta.index, term: meta.term };
+    eraftpb::Snapshot { data: Vec::new(), metadata: Some(metadata) }
+}
+
+fn snapshot_meta(snapshot: &eraftpb::Snapshot) -> SnapshotMeta {
+    let meta = snapshot.metadata.clone().unwrap_or_default();
+    let conf = meta.conf_state.unwrap_or_default();
+    let conf = ConfState { voters: conf.voters, learners: conf.learners };
+    SnapshotMeta { index: meta.index, term: meta.term, conf }
+}
+
+/// Entries not yet compacted, in memory.
+struct Log {
+    hard: eraftpb::HardState,
+    conf: eraftpb::ConfState,
+    start: (u64, u64),
+    applied: u64,
+    entries: VecDeque<eraftpb::Entry>,
+}
+
+impl Log {
+    fn new(restored: Restored) -> Self {
+        let HardState { term, vote, commit } = restored.hard_state;
+        // A commit index is written with the next entries only, so the state may be ahead of it.
+        let commit = commit.max(restored.applied).max(restored.start.0);
+        Self {
+            hard: eraftpb::HardState { term, vote, commit },
+            conf: to_raft_conf(&restored.conf),
+            start: restored.start,
+            applied: restored.applied,
+            entries: restored.entries.into_iter().map(to_raft).collect(),
+        }
+    }
+
+    fn last(&self) -> u64 {
+        self.start.0 + self.entries.len() as u64
+    }
+
+    fn install(&mut self, meta: &SnapshotMeta) {
+        self.entries.clear();
+        self.start = (meta.index, meta.term);
+        self.conf = to_raft_conf(&meta.conf);
+        self.applied = meta.index;
+    }
+
+    fn append(&mut self, entries: Vec<eraftpb::Entry>) {
+        if let Some(first) = entries.first() {
+            self.entries.truncate(first.index.saturating_sub(self.start.0 + 1) as usize);
+            self.entries.extend(entries);
+        }
+    }
+
+    fn compact(&mut self, to: u64) {
+        let to = to.min(self.applied).min(self.last());
+        if to > self.start.0 {
+            let count = (to - self.start.0) as usize;
+            self.start = (to, self.entries[count - 1].term);
+            self.entries.drain(..count);
+        }
+    }
+
+    fn term_at(&self, index: u64) -> raft::Result<u64> {
+        if index == self.start.0 {
+            return Ok(self.start.1);
+        }
+        let offset = index.checked_sub(self.start.0 + 1).ok_or(raft::Error::Store(StorageError::Compacted))?;
+        let entry = self.entries.get(offset as usize).ok_or(raft::Error::Store(StorageError::Unavailable))?;
+        Ok(entry.term)
+    }
+}
+
+impl Storage for Log {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard.clone(), self.conf.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<eraftpb::Entry>> {
+        let skip = low.checked_sub(self.start.0 + 1).ok_or(raft::Error::Store(StorageError::Compacted))? as usize;
+        let mut room = max_size.into().unwrap_or(u64::MAX);
+        let mut out: Vec<eraftpb::Entry> = Vec::new();
+        for entry in self.entries.iter().skip(skip).take((high - low) as usize) {
+            let size = entry.encoded_len() as u64;
+            if size > room && !out.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(size);
+            out.push(entry.clone());
+        }
+        Ok(out)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        self.term_at(index)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.start.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<eraftpb::Snapshot> {
+        let unready = raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
+        if self.applied < request_index || self.applied < self.start.0 {
+            return Err(unready);
+        }
+        let term = self.term_at(self.applied).map_err(|_| unready)?;
+        let conf = ConfState { voters: self.conf.voters.clone(), learners: self.conf.learners.clone() };
+        Ok(snapshot_of(&SnapshotMeta { index: self.applied, term, conf }))
+    }
+}
