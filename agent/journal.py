@@ -100,7 +100,7 @@ def read(unit_dir: Path, lines: int | None = None, position: Position | None = N
 
 def _entries(folder: Path, at: Position, lines: int | None) -> Iterator[JournalLine]:
     since = at.folders.get(folder.name)
-    entries = logfile.read(folder, since) if lines is None else iter(logfile.tail(folder, lines))
+    entries = logfile.read(folder, since) if lines is None else iter(logfile.tail(folder, max(1, lines)))
     for entry in entries:
         at.folders[folder.name] = entry.after
         text = entry.text.decode(errors="replace")

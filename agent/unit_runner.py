@@ -69,6 +69,7 @@ class UnitRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._emptying: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()
+        self._saving_now: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name=f"unit {unit.name}")
 
     @property
@@ -135,7 +136,7 @@ class UnitRunner:
         tasks = [self._worker, *([self._emptying] if self._emptying else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait([*tasks, *([self._saving_now] if self._saving_now else [])])
         await self._docker.close()
         await self._processes.close()
 
@@ -151,7 +152,7 @@ class UnitRunner:
             self._stepping = True
             try:
                 await self._take(event, reason, ended)
-            except (RecordError, CgroupError, UnitError, OSError) as error:
+            except (CgroupError, UnitError, OSError) as error:
                 log.exception("%s: %s", self.name, error)
                 self.record = replace(self.record, reason=str(error))
             finally:
@@ -192,7 +193,12 @@ class UnitRunner:
         self._arm()
 
     async def _save(self) -> None:
-        await asyncio.to_thread(self.site.records.save, self.record)
+        """Save the record. A disk that refuses it is no reason to leave the unit alone."""
+        self._saving_now = asyncio.create_task(asyncio.to_thread(self.site.records.save, self.record))
+        try:
+            await asyncio.shield(self._saving_now)
+        except RecordError as error:
+            log.error("%s goes on unsaved: %s", self.name, error)
 
     def _new_process(self, action: life.Run) -> ProcessRecord:
         used = frozenset(process.log_dir for process in self.record.processes)

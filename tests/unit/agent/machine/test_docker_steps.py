@@ -58,13 +58,15 @@ async def test_the_papers_unit_runs_as_printed_and_stops_by_wish(machine: Machin
 
 
 async def test_the_end_of_a_container_is_an_exit(machine: Machine) -> None:
-    await machine.cluster.place("e.service", "[Service]\nExecStart=docker run --rm busybox false\nRestart=on-failure\n")
+    text = "[Service]\nExecStart=docker run --rm busybox false\nRestart=on-failure\nRestartSec=0.3\n"
+    await machine.cluster.place("e.service", text)
     await asked(machine, "start c1")
     machine.containers.end("c1", 3)
-    await asked(machine, "remove c1")
+    state = await machine.cluster.until_sub("e.service", "auto-restart")
+    assert (state.result, state.exit_status) == ("exit-code", 3)
+    assert "remove c1" in machine.containers.asked
     await asked(machine, "start c1")
     await machine.cluster.until_sub("e.service", "running")
-    assert 3 in {state.exit_status for state in machine.cluster.history}
 
 
 async def test_only_the_last_unnamed_container_is_kept(machine: Machine) -> None:
