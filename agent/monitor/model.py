@@ -58,7 +58,7 @@ class MonitorSpec:
 
     id: str
     run_dir: Path
-    """Holds the socket `control`, the spec's public part and the record `exit.json`. Created with mode 0700."""
+    """Holds the socket `control` and the record `exit.json`. Mode 0700, or 0711 where notifications are taken."""
     log_dir: Path
     command: Command | None = None
     bundle: Bundle | None = None

@@ -90,6 +90,7 @@ impl Log {
                 self.flush(&mut records);
             }
         }
+        self.note_loss();
     }
 
     fn add(&mut self, records: &mut Vec<u8>, time: &str, stream: Stream, whole: bool, text: &[u8]) {
@@ -113,36 +114,46 @@ impl Log {
         if records.is_empty() {
             return;
         }
-        if self.lost > 0 {
-            let note = format!(
-                "{} stderr F fleet-monitor: {} records were lost, the log could not be written\n",
-                format_time(crate::sys::now_ns()),
-                self.lost
-            );
-            if self.append(note.as_bytes()).is_ok() {
-                self.lost = 0;
-            }
-        }
-        if self.append(records).is_err() {
-            self.lost += records.iter().filter(|byte| **byte == b'\n').count() as u64;
-        }
+        self.note_loss();
+        let kept = self.append(records);
+        self.lost += records[kept..].iter().filter(|byte| **byte == b'\n').count() as u64;
         records.clear();
     }
 
-    fn append(&mut self, records: &[u8]) -> io::Result<()> {
-        if self.file.is_none() {
-            self.open_generation()?;
+    fn note_loss(&mut self) {
+        if self.lost > 0 {
+            let time = format_time(crate::sys::now_ns());
+            let lost = self.lost;
+            let note =
+                format!("{time} stderr F fleet-monitor: {lost} records were lost, the log could not be written\n");
+            if self.append(note.as_bytes()) == note.len() {
+                self.lost = 0;
+            }
         }
-        let Some(file) = self.file.as_mut() else {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
-        };
-        if let Err(error) = file.write_all(records) {
+    }
+
+    /// Writes as many whole records as there is room for, and returns their length.
+    fn append(&mut self, records: &[u8]) -> usize {
+        if self.file.is_none() && self.open_generation().is_err() {
+            return 0;
+        }
+        let Some(file) = self.file.as_mut() else { return 0 };
+        let mut written = 0;
+        while written < records.len() {
+            match file.write(&records[written..]) {
+                Ok(0) => break,
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        if written < records.len() {
             // A torn record would be read as a damaged line; where even this fails, readers skip it.
-            let _ = file.set_len(self.size);
-            return Err(error);
+            written = records[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let _ = file.set_len(self.size + written as u64);
         }
-        self.size += records.len() as u64;
-        Ok(())
+        self.size += written as u64;
+        written
     }
 
     fn rotate(&mut self) {

@@ -5,10 +5,12 @@
 mod control;
 mod log;
 mod notify;
+mod orders;
 mod payload;
 mod record;
 mod spawn;
 mod spec;
+mod streams;
 mod sys;
 
 use std::fs;

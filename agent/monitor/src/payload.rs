@@ -10,23 +10,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 
-use crate::control::{Control, Order, Request, MAX_WAITING_BYTES};
-use crate::log::{Log, Stream};
+use crate::control::Control;
+use crate::log::Log;
 use crate::notify::{self, NotifySocket};
 use crate::record;
 use crate::spawn::{self, Refused, Streams};
-use crate::spec::{Kind, NotifyAccess, Spec, PROTOCOL_VERSION};
+use crate::spec::{Kind, NotifyAccess, Spec};
 use crate::sys::{self, Ended};
 
 /// How long output may still come from processes that outlive the main one, before the exit is told.
 pub const DRAIN: Duration = Duration::from_millis(250);
 pub const PID_FILE_RETRY: Duration = Duration::from_millis(20);
 const MAX_ORPHANS: usize = 64;
-const LAST_DRAIN_BYTES: usize = 1 << 20;
 const RUNTIME_FAILED: i32 = 125;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub enum Phase {
     Held,
     Creating(i32),
     Created,
@@ -44,19 +43,19 @@ pub struct Payload {
     pub streams: Streams,
     /// The main process when it is not our child: then this tells its end.
     pub stranger: Option<OwnedFd>,
-    console: Option<(UnixListener, RawFd)>,
-    log: Log,
-    phase: Phase,
-    first: Option<i32>,
-    main: Option<i32>,
-    orphans: VecDeque<(i32, Ended)>,
-    story: Vec<Value>,
-    input: VecDeque<u8>,
-    input_ends: bool,
-    ended: Option<(Ended, String)>,
-    drain_until: Option<Instant>,
-    oom_score: i32,
-    leaving: bool,
+    pub(crate) console: Option<(UnixListener, RawFd)>,
+    pub(crate) log: Log,
+    pub(crate) phase: Phase,
+    pub(crate) first: Option<i32>,
+    pub(crate) main: Option<i32>,
+    pub(crate) orphans: VecDeque<(i32, Ended)>,
+    pub(crate) story: Vec<Value>,
+    pub(crate) input: VecDeque<u8>,
+    pub(crate) input_ends: bool,
+    pub(crate) ended: Option<(Ended, String)>,
+    pub(crate) drain_until: Option<Instant>,
+    pub(crate) oom_score: i32,
+    pub(crate) leaving: bool,
 }
 
 impl Payload {
@@ -112,7 +111,7 @@ impl Payload {
         }
     }
 
-    fn start_command(&mut self) {
+    pub(crate) fn start_command(&mut self) {
         let Some(command) = &self.spec.command else {
             return;
         };
@@ -129,7 +128,7 @@ impl Payload {
         }
     }
 
-    fn unblock_streams(&self) {
+    pub(crate) fn unblock_streams(&self) {
         let streams = &self.streams;
         for fd in [&streams.stdin, &streams.stdout, &streams.stderr, &streams.terminal].into_iter().flatten() {
             let _ = sys::set_nonblocking(fd);
@@ -141,7 +140,7 @@ impl Payload {
         self.tell(json!({"event": "started", "pid": pid, "start_ticks": start}));
     }
 
-    fn tell(&mut self, event: Value) {
+    pub(crate) fn tell(&mut self, event: Value) {
         self.control.tell(&event);
         if event["event"] == "notify" && !is_ready(&event) {
             // Of progress texts only the newest is kept, so that the story stays short.
@@ -155,7 +154,7 @@ impl Payload {
         self.end(ended, refused.text);
     }
 
-    fn end(&mut self, ended: Ended, reason: String) {
+    pub(crate) fn end(&mut self, ended: Ended, reason: String) {
         if self.ended.is_none() && self.phase != Phase::Ended {
             self.ended = Some((ended, reason));
             self.drain_until = Some(Instant::now() + DRAIN);
@@ -359,230 +358,6 @@ impl Payload {
             }
             self.tell(json!({"event": "notify", "text": message.text, "pid": message.pid}));
         }
-    }
-
-    /// Descriptors with output to read; none while an attached client must take some first.
-    pub fn outputs(&self) -> Vec<RawFd> {
-        if matches!(self.phase, Phase::Creating(_)) || self.control.full() {
-            return Vec::new();
-        }
-        let streams = &self.streams;
-        [&streams.stdout, &streams.stderr, &streams.terminal].into_iter().flatten().map(AsRawFd::as_raw_fd).collect()
-    }
-
-    /// Reads once from an output; false at its end.
-    pub fn read_output(&mut self, fd: RawFd) -> bool {
-        let mut buffer = [0; 64 * 1024];
-        let stream = match &self.streams.stderr {
-            Some(stderr) if stderr.as_raw_fd() == fd => Stream::Stderr,
-            _ => Stream::Stdout,
-        };
-        match sys::read(fd, &mut buffer) {
-            Ok(count) if count > 0 => {
-                self.log.take(stream, &buffer[..count], sys::now_ns());
-                self.control.output(stream, &buffer[..count]);
-                true
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            _ => {
-                // The end of a pipe, or EIO: nobody has the terminal open any more.
-                let streams = &mut self.streams;
-                for place in [&mut streams.stdout, &mut streams.stderr, &mut streams.terminal] {
-                    if place.as_ref().is_some_and(|one| one.as_raw_fd() == fd) {
-                        *place = None;
-                    }
-                }
-                false
-            }
-        }
-    }
-
-    /// Where input goes, if some waits.
-    pub fn input_fd(&self) -> Option<RawFd> {
-        let target = self.streams.stdin.as_ref().or(self.streams.terminal.as_ref())?;
-        (!self.input.is_empty()).then(|| target.as_raw_fd())
-    }
-
-    pub fn takes_input(&self) -> bool {
-        self.input.len() < MAX_WAITING_BYTES
-    }
-
-    pub fn write_input(&mut self) {
-        while let Some(fd) = self.input_fd() {
-            let (head, _) = self.input.as_slices();
-            match sys::write(fd, head) {
-                Ok(count) => {
-                    self.input.drain(..count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => {
-                    self.input.clear();
-                    self.streams.stdin = None;
-                }
-            }
-        }
-        if self.input_ends && self.input.is_empty() {
-            self.streams.stdin = None;
-        }
-    }
-
-    /// Carries out what a client asks for.
-    pub fn obey(&mut self, request: Request) {
-        match request {
-            Request::Input(data) => {
-                if self.spec.stdin_open && !self.input_ends && self.phase != Phase::Ended {
-                    self.input.extend(data);
-                    self.write_input();
-                }
-            }
-            Request::EndOfInput => {
-                if self.spec.tty {
-                    self.input.push_back(4);
-                } else {
-                    self.input_ends = true;
-                }
-                self.write_input();
-            }
-            Request::Order(client, order) => {
-                let n = order.n;
-                let op = order.op.clone();
-                let result = self.order(client, order);
-                let obeyed = result.is_ok();
-                self.control.answer(client, n, result);
-                if obeyed && op == "hello" {
-                    self.control.follow(client, &self.story);
-                }
-                if obeyed && op == "attach" {
-                    self.control.attach(client);
-                    if self.phase == Phase::Ended {
-                        self.control.end_attached();
-                    }
-                }
-            }
-        }
-    }
-
-    fn order(&mut self, _client: u64, order: Order) -> Result<Value, String> {
-        match order.op.as_str() {
-            "hello" | "attach" if order.version != PROTOCOL_VERSION => {
-                Err(format!("this monitor speaks version {PROTOCOL_VERSION}, not {}", order.version))
-            }
-            "hello" => Ok(json!({"id": self.spec.id, "pid": std::process::id(), "version": PROTOCOL_VERSION})),
-            "attach" => Ok(json!({})),
-            "start" => self.start(),
-            "signal" => self.signal(order.signal, &order.whom),
-            "resize" => match &self.streams.terminal {
-                Some(fd) => sys::set_window(fd.as_raw_fd(), order.rows, order.columns)
-                    .map(|()| json!({}))
-                    .map_err(|error| format!("{}: its terminal can't be resized: {error}", self.spec.id)),
-                None => Err(format!("{} has no terminal", self.spec.id)),
-            },
-            "forget" if self.phase == Phase::Ended => {
-                self.leaving = true;
-                Ok(json!({}))
-            }
-            "forget" => Err(format!("{} has not ended; it can't be forgotten", self.spec.id)),
-            other => Err(format!("there is no order `{other}`")),
-        }
-    }
-
-    fn start(&mut self) -> Result<Value, String> {
-        if self.ended.is_some() {
-            return Err(format!("{} has ended", self.spec.id));
-        }
-        match (self.phase, &self.spec.bundle) {
-            (Phase::Held, None) => self.start_command(),
-            (Phase::Created, Some(bundle)) => match spawn::start(&self.spec, bundle, self.oom_score) {
-                Ok(pid) => self.phase = Phase::Starting(pid),
-                Err(error) => return Err(format!("{}: calling {}: {error}", self.spec.id, bundle.runtime)),
-            },
-            (Phase::Creating(_), _) => return Err(format!("{} is not created yet", self.spec.id)),
-            _ => return Err(format!("{} was started before", self.spec.id)),
-        }
-        Ok(json!({}))
-    }
-
-    fn signal(&mut self, signal: i32, whom: &str) -> Result<Value, String> {
-        if !(0..=64).contains(&signal) {
-            return Err(format!("there is no signal {signal}"));
-        }
-        let main = self.main.or(self.first).filter(|_| self.ended.is_none() && self.phase != Phase::Ended);
-        match whom {
-            "all" => {
-                record::signal_all(&self.spec.payload_cgroups, signal);
-                if self.spec.payload_cgroups.is_empty() {
-                    if let Some(pid) = main {
-                        let _ = sys::kill(-pid, signal);
-                    }
-                }
-            }
-            "main" => {
-                if let Some(pid) = main {
-                    sys::kill(pid, signal).map_err(|error| format!("{}: signal {signal}: {error}", self.spec.id))?;
-                }
-            }
-            other => return Err(format!("signals go to `main` or `all`, not `{other}`")),
-        }
-        Ok(json!({}))
-    }
-
-    /// Until when the loop may sleep.
-    pub fn wake_at(&self) -> Option<Instant> {
-        let look = self.looks_for_main().then(|| Instant::now() + PID_FILE_RETRY);
-        [self.drain_until, look].into_iter().flatten().min()
-    }
-
-    /// Tells the exit once all output is in the log. True when the monitor may leave.
-    pub fn settle(&mut self) -> bool {
-        if let (Some(until), Some(_)) = (self.drain_until, &self.ended) {
-            if self.control.full() {
-                self.drain_until = Some(Instant::now() + DRAIN);
-            } else {
-                let streams = &self.streams;
-                let dry = streams.stdout.is_none() && streams.stderr.is_none() && streams.terminal.is_none();
-                if dry || Instant::now() >= until {
-                    self.finish();
-                }
-            }
-        }
-        self.leaving && self.control.flushed()
-    }
-
-    fn finish(&mut self) {
-        let mut budget = LAST_DRAIN_BYTES / (64 * 1024);
-        for fd in self.outputs() {
-            while budget > 0 && self.read_output(fd) {
-                budget -= 1;
-            }
-        }
-        self.drain_until = None;
-        let Some((ended, reason)) = self.ended.take() else {
-            return;
-        };
-        self.log.finish(sys::now_ns());
-        let event = json!({
-            "event": "exited", "code": ended.code, "signal": ended.signal, "dumped": ended.dumped, "reason": reason,
-            "at": sys::now_ns() as f64 / 1e9, "boot": record::boot_id(), "id": self.spec.id, "version": PROTOCOL_VERSION,
-        });
-        // On a full disk the exit is still told to whoever listens now.
-        let _ = record::save_exit(&self.spec.run_dir, &event);
-        self.phase = Phase::Ended;
-        self.streams.stdin = None;
-        self.tell(event);
-        self.control.end_attached();
-    }
-
-    /// Writes what is left of output that came after the exit.
-    pub fn close_log(&mut self) {
-        for fd in self.outputs() {
-            let mut budget = LAST_DRAIN_BYTES / (64 * 1024);
-            while budget > 0 && self.read_output(fd) {
-                budget -= 1;
-            }
-        }
-        self.log.finish(sys::now_ns());
     }
 }
 

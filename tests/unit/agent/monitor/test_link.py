@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import time
@@ -297,3 +298,79 @@ async def test_signal_all_reaches_every_process_of_the_group(tmp_path: Path, lin
     finally:
         group.kill()
         Cgroup(group.name.split("/")[0]).remove()
+
+
+async def test_a_killed_monitor_is_lost_and_its_payload_stays_in_its_group(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make control groups")
+    from agent.cgroups import Cgroup
+
+    group = Cgroup.create(f"test-monitor-lost-{os.getpid()}/payload")
+    try:
+        link = await spawn(shell(tmp_path, "exec sleep 1000", payload_cgroups=group.paths()))
+        os.kill(link.monitor_pid, signal.SIGKILL)
+        with pytest.raises(MonitorLost, match="no exit record"):
+            await link.wait()
+        with pytest.raises(MonitorLost, match="is gone"):
+            await link.start()
+        with pytest.raises(MonitorLost, match="no monitor answers"):
+            await connect(tmp_path / "run")
+        assert len(group.procs()) == 1
+    finally:
+        group.kill()
+        Cgroup(group.name.split("/")[0]).remove()
+
+
+async def test_forking_waits_for_a_late_pid_file_and_sees_a_short_life(tmp_path: Path, links: list[Link]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make control groups")
+    from agent.cgroups import Cgroup
+
+    group = Cgroup.create(f"test-monitor-late-{os.getpid()}/payload")
+    pid_file = tmp_path / "daemon.pid"
+    try:
+        late = f"sh -c 'sleep 0.2; echo $$ > {pid_file}; kill -9 $$' & exit 0"
+        link = await spawn(
+            shell(tmp_path / "a", late, type="forking", payload_cgroups=group.paths(), pid_file=pid_file)
+        )
+        links.append(link)
+        ended = await link.wait()
+        assert (ended.code, ended.signal, ended.reason) == (None, signal.SIGKILL, "")
+        pid_file.unlink()
+        never = "sleep 0.2 & exit 0"
+        link = await spawn(
+            shell(tmp_path / "b", never, type="forking", payload_cgroups=group.paths(), pid_file=pid_file)
+        )
+        links.append(link)
+        assert f"none wrote {pid_file}" in (await link.wait()).reason
+        link = await spawn(shell(tmp_path / "c", "exit 4", type="forking", payload_cgroups=group.paths()))
+        links.append(link)
+        events = [event async for event in link.events()]
+        assert [type(event) for event in events] == [Started, Forked, Exited]
+        assert isinstance(events[-1], Exited)
+        assert events[-1].code == 4
+    finally:
+        group.kill()
+        Cgroup(group.name.split("/")[0]).remove()
+
+
+async def test_following_a_log_across_rotation(tmp_path: Path, links: list[Link]) -> None:
+    script = "i=1; while [ $i -le 300 ]; do echo $i; i=$((i+1)); done; sleep 0.3; echo end"
+    (tmp_path / "log").mkdir()
+    seen: list[str] = []
+
+    async def follow() -> None:
+        async for entry in logfile.follow(tmp_path / "log"):
+            seen.append(entry.text.decode())
+            if seen[-1] == "end":
+                return
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        link = await spawn(shell(tmp_path, script, log_max_bytes=2048, log_max_files=9))
+        links.append(link)
+    assert seen == [*map(str, range(1, 301)), "end"]
+    entries = list(logfile.read(tmp_path / "log"))
+    middle = logfile.Cursor.parse(str(entries[99].after))
+    assert [entry.text for entry in logfile.read(tmp_path / "log", middle)] == [entry.text for entry in entries[100:]]
+    assert all(one.time_ns <= two.time_ns for one, two in itertools.pairwise(entries))
