@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType};
-use raft::{Config, GetEntriesContext, RaftState, RawNode, SnapshotStatus, StateRole, Storage, StorageError};
+use raft::{
+    Config, GetEntriesContext, RaftState, RawNode, SnapshotStatus, StateRole, Storage, StorageError,
+};
 use raft_prost::Message as _;
 
 use crate::log::{ConfState, Entry, EntryKind, HardState, SnapshotMeta};
@@ -208,7 +210,8 @@ impl Consensus {
 
     /// Takes in a message from another member.
     pub fn step(&mut self, message: &[u8]) -> Result<(), Refused> {
-        let message = eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
+        let message =
+            eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
         let (from, kind) = (message.from, message.msg_type());
         let result = self.node.step(message);
         if kind == MessageType::MsgAppendResponse {
@@ -236,19 +239,29 @@ impl Consensus {
             return Err(Refused::ConfChangePending);
         }
         let change = conf_change(hint, context);
-        self.node.propose_conf_change(Vec::new(), change).map_err(dropped)
+        self.node
+            .propose_conf_change(Vec::new(), change)
+            .map_err(dropped)
     }
 
     /// Makes a committed membership change effective, while its entry is applied.
     pub fn apply_conf_change(&mut self, change: RaftChange) -> Result<ConfState, Refused> {
-        let conf = self.node.apply_conf_change(&conf_change(change, Bytes::new()))?;
+        let conf = self
+            .node
+            .apply_conf_change(&conf_change(change, Bytes::new()))?;
         self.node.mut_store().conf = conf.clone();
-        Ok(ConfState { voters: conf.voters, learners: conf.learners })
+        Ok(ConfState {
+            voters: conf.voters,
+            learners: conf.learners,
+        })
     }
 
     /// Registers a linearizable read; `token` comes back in `Output::reads` or `Output::failed_reads`.
     pub fn read(&mut self, token: u64) -> Result<(), Refused> {
-        self.reads.register(token).then_some(()).ok_or(Refused::TooMany)
+        self.reads
+            .register(token)
+            .then_some(())
+            .ok_or(Refused::TooMany)
     }
 
     pub fn transfer_leader(&mut self, to: u64) {
@@ -266,13 +279,24 @@ impl Consensus {
     }
 
     pub fn report_snapshot(&mut self, id: u64, ok: bool) {
-        self.node.report_snapshot(id, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+        self.node.report_snapshot(
+            id,
+            if ok {
+                SnapshotStatus::Finish
+            } else {
+                SnapshotStatus::Failure
+            },
+        );
     }
 
     /// Everything up to here is durable; numbers are those of `Append`.
     pub fn on_persisted(&mut self, number: u64) {
         let mut done = None;
-        while self.held.front().is_some_and(|h| h.number <= number || !h.on_disk) {
+        while self
+            .held
+            .front()
+            .is_some_and(|h| h.number <= number || !h.on_disk)
+        {
             if let Some(held) = self.held.pop_front() {
                 done = Some(held.number);
                 self.release.extend(held.messages);
@@ -303,18 +327,30 @@ impl Consensus {
         self.start_reads(&mut output);
         if !self.node.has_ready() {
             output.messages = std::mem::take(&mut self.release);
-            let idle = output.messages.is_empty() && output.reads.is_empty() && output.failed_reads.is_empty();
+            let idle = output.messages.is_empty()
+                && output.reads.is_empty()
+                && output.failed_reads.is_empty();
             return (!idle).then_some(output);
         }
         let mut ready = self.node.ready();
         let number = ready.number();
         output.messages = std::mem::take(&mut self.release);
-        output.messages.extend(ready.take_messages().into_iter().map(outgoing));
+        output
+            .messages
+            .extend(ready.take_messages().into_iter().map(outgoing));
         output.role = ready.ss().map(|s| (s.leader_id, role(s.raft_state)));
         for state in ready.take_read_states() {
-            output.reads.extend(self.reads.answered(&state.request_ctx).map(|tokens| (state.index, tokens)));
+            output.reads.extend(
+                self.reads
+                    .answered(&state.request_ctx)
+                    .map(|tokens| (state.index, tokens)),
+            );
         }
-        output.committed = ready.take_committed_entries().into_iter().filter_map(committed).collect();
+        output.committed = ready
+            .take_committed_entries()
+            .into_iter()
+            .filter_map(committed)
+            .collect();
         let entries = ready.take_entries();
         let store = self.node.mut_store();
         let snapshot = (!ready.snapshot().is_empty()).then(|| snapshot_meta(ready.snapshot()));
@@ -327,15 +363,36 @@ impl Consensus {
         let on_disk = ready.must_sync() && !cfg!(feature = "bug-ack-before-sync");
         if ready.must_sync() {
             let hard = &store.hard;
-            let vote = if cfg!(feature = "bug-vote-not-saved") { 0 } else { hard.vote };
-            let hard_state = HardState { term: hard.term, vote, commit: hard.commit };
+            let vote = if cfg!(feature = "bug-vote-not-saved") {
+                0
+            } else {
+                hard.vote
+            };
+            let hard_state = HardState {
+                term: hard.term,
+                vote,
+                commit: hard.commit,
+            };
             let entries: Vec<Entry> = entries.iter().map(from_raft).collect();
-            output.append = Some(Append { number, hard_state, snapshot, entries });
+            output.append = Some(Append {
+                number,
+                hard_state,
+                snapshot,
+                entries,
+            });
         }
         store.append(entries);
-        let messages = ready.take_persisted_messages().into_iter().map(outgoing).collect();
+        let messages = ready
+            .take_persisted_messages()
+            .into_iter()
+            .map(outgoing)
+            .collect();
         self.node.advance_append_async(ready);
-        self.held.push_back(Held { number, on_disk, messages });
+        self.held.push_back(Held {
+            number,
+            on_disk,
+            messages,
+        });
         if self.held.front().is_some_and(|h| !h.on_disk) {
             self.on_persisted(0);
             output.messages.append(&mut self.release);
@@ -373,7 +430,10 @@ impl Consensus {
     /// The configuration in force here.
     pub fn conf_state(&self) -> ConfState {
         let conf = &self.node.store().conf;
-        ConfState { voters: conf.voters.clone(), learners: conf.learners.clone() }
+        ConfState {
+            voters: conf.voters.clone(),
+            learners: conf.learners.clone(),
+        }
     }
 
     /// Term of an entry that is still in memory, or of the position just before.
@@ -392,7 +452,9 @@ impl Consensus {
         let raft = &self.node.raft;
         let leads = raft.state == StateRole::Leader;
         if cfg!(feature = "bug-read-without-readindex") && leads {
-            output.reads.push((raft.raft_log.committed, self.reads.take_waiting()));
+            output
+                .reads
+                .push((raft.raft_log.committed, self.reads.take_waiting()));
             return;
         }
         if raft.leader_id == raft::INVALID_ID {
@@ -428,14 +490,16 @@ impl Consensus {
 
 /// Gives a snapshot message the position of the state that goes with it, which may be ahead of what the leader meant.
 pub fn restamp_snapshot(message: &[u8], meta: &SnapshotMeta) -> Result<Bytes, Refused> {
-    let mut message = eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
+    let mut message =
+        eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
     message.snapshot = Some(snapshot_of(meta));
     Ok(message.encode_to_vec().into())
 }
 
 /// The position that a snapshot message announces.
 pub fn announced_snapshot(message: &[u8]) -> Result<Option<SnapshotMeta>, Refused> {
-    let message = eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
+    let message =
+        eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
     Ok(message.snapshot.as_ref().map(snapshot_meta))
 }
 
@@ -459,17 +523,34 @@ fn outgoing(message: eraftpb::Message) -> Outgoing {
     let snapshot = (message.msg_type() == MessageType::MsgSnapshot)
         .then(|| message.snapshot.as_ref().map(snapshot_meta))
         .flatten();
-    let once = matches!(message.msg_type(), MessageType::MsgPropose | MessageType::MsgReadIndex);
-    Outgoing { to: message.to, bytes: message.encode_to_vec().into(), snapshot, once }
+    let once = matches!(
+        message.msg_type(),
+        MessageType::MsgPropose | MessageType::MsgReadIndex
+    );
+    Outgoing {
+        to: message.to,
+        bytes: message.encode_to_vec().into(),
+        snapshot,
+        once,
+    }
 }
 
 fn committed(entry: eraftpb::Entry) -> Option<Committed> {
     let body = match entry.entry_type() {
         EntryType::EntryNormal if entry.data.is_empty() => Body::Empty,
         EntryType::EntryNormal => Body::Normal(entry.data.into()),
-        _ => Body::ConfChange(eraftpb::ConfChange::decode(entry.data.as_slice()).ok()?.context.into()),
+        _ => Body::ConfChange(
+            eraftpb::ConfChange::decode(entry.data.as_slice())
+                .ok()?
+                .context
+                .into(),
+        ),
     };
-    Some(Committed { index: entry.index, term: entry.term, body })
+    Some(Committed {
+        index: entry.index,
+        term: entry.term,
+        body,
+    })
 }
 
 fn conf_change(change: RaftChange, context: Bytes) -> eraftpb::ConfChange {
@@ -478,18 +559,36 @@ fn conf_change(change: RaftChange, context: Bytes) -> eraftpb::ConfChange {
         RaftChange::AddLearner(id) => (ConfChangeType::AddLearnerNode, id),
         RaftChange::Remove(id) => (ConfChangeType::RemoveNode, id),
     };
-    let mut out = eraftpb::ConfChange { node_id, context: context.into(), ..Default::default() };
+    let mut out = eraftpb::ConfChange {
+        node_id,
+        context: context.into(),
+        ..Default::default()
+    };
     out.set_change_type(kind);
     out
 }
 
 fn from_raft(entry: &eraftpb::Entry) -> Entry {
-    let kind = if entry.entry_type() == EntryType::EntryNormal { EntryKind::Normal } else { EntryKind::ConfChange };
-    Entry { index: entry.index, term: entry.term, kind, data: Bytes::copy_from_slice(&entry.data) }
+    let kind = if entry.entry_type() == EntryType::EntryNormal {
+        EntryKind::Normal
+    } else {
+        EntryKind::ConfChange
+    };
+    Entry {
+        index: entry.index,
+        term: entry.term,
+        kind,
+        data: Bytes::copy_from_slice(&entry.data),
+    }
 }
 
 fn to_raft(entry: Entry) -> eraftpb::Entry {
-    let mut out = eraftpb::Entry { index: entry.index, term: entry.term, data: entry.data.into(), ..Default::default() };
+    let mut out = eraftpb::Entry {
+        index: entry.index,
+        term: entry.term,
+        data: entry.data.into(),
+        ..Default::default()
+    };
     if entry.kind == EntryKind::ConfChange {
         out.set_entry_type(EntryType::EntryConfChange);
     }
@@ -497,20 +596,38 @@ fn to_raft(entry: Entry) -> eraftpb::Entry {
 }
 
 fn to_raft_conf(conf: &ConfState) -> eraftpb::ConfState {
-    eraftpb::ConfState { voters: conf.voters.clone(), learners: conf.learners.clone(), ..Default::default() }
+    eraftpb::ConfState {
+        voters: conf.voters.clone(),
+        learners: conf.learners.clone(),
+        ..Default::default()
+    }
 }
 
 fn snapshot_of(meta: &SnapshotMeta) -> eraftpb::Snapshot {
     let conf_state = Some(to_raft_conf(&meta.conf));
-    let metadata = eraftpb::SnapshotMetadata { conf_state, index: meta.index, term: meta.term };
-    eraftpb::Snapshot { data: Vec::new(), metadata: Some(metadata) }
+    let metadata = eraftpb::SnapshotMetadata {
+        conf_state,
+        index: meta.index,
+        term: meta.term,
+    };
+    eraftpb::Snapshot {
+        data: Vec::new(),
+        metadata: Some(metadata),
+    }
 }
 
 fn snapshot_meta(snapshot: &eraftpb::Snapshot) -> SnapshotMeta {
     let meta = snapshot.metadata.clone().unwrap_or_default();
     let conf = meta.conf_state.unwrap_or_default();
-    let conf = ConfState { voters: conf.voters, learners: conf.learners };
-    SnapshotMeta { index: meta.index, term: meta.term, conf }
+    let conf = ConfState {
+        voters: conf.voters,
+        learners: conf.learners,
+    };
+    SnapshotMeta {
+        index: meta.index,
+        term: meta.term,
+        conf,
+    }
 }
 
 /// Entries not yet compacted, in memory.
@@ -549,7 +666,8 @@ impl Log {
 
     fn append(&mut self, entries: Vec<eraftpb::Entry>) {
         if let Some(first) = entries.first() {
-            self.entries.truncate(first.index.saturating_sub(self.start.0 + 1) as usize);
+            self.entries
+                .truncate(first.index.saturating_sub(self.start.0 + 1) as usize);
             self.entries.extend(entries);
         }
     }
@@ -567,8 +685,13 @@ impl Log {
         if index == self.start.0 {
             return Ok(self.start.1);
         }
-        let offset = index.checked_sub(self.start.0 + 1).ok_or(raft::Error::Store(StorageError::Compacted))?;
-        let entry = self.entries.get(offset as usize).ok_or(raft::Error::Store(StorageError::Unavailable))?;
+        let offset = index
+            .checked_sub(self.start.0 + 1)
+            .ok_or(raft::Error::Store(StorageError::Compacted))?;
+        let entry = self
+            .entries
+            .get(offset as usize)
+            .ok_or(raft::Error::Store(StorageError::Unavailable))?;
         Ok(entry.term)
     }
 }
@@ -585,7 +708,9 @@ impl Storage for Log {
         max_size: impl Into<Option<u64>>,
         _: GetEntriesContext,
     ) -> raft::Result<Vec<eraftpb::Entry>> {
-        let skip = low.checked_sub(self.start.0 + 1).ok_or(raft::Error::Store(StorageError::Compacted))? as usize;
+        let skip = low
+            .checked_sub(self.start.0 + 1)
+            .ok_or(raft::Error::Store(StorageError::Compacted))? as usize;
         let mut room = max_size.into().unwrap_or(u64::MAX);
         let mut out: Vec<eraftpb::Entry> = Vec::new();
         for entry in self.entries.iter().skip(skip).take((high - low) as usize) {
@@ -617,7 +742,14 @@ impl Storage for Log {
             return Err(unready);
         }
         let term = self.term_at(self.applied).map_err(|_| unready)?;
-        let conf = ConfState { voters: self.conf.voters.clone(), learners: self.conf.learners.clone() };
-        Ok(snapshot_of(&SnapshotMeta { index: self.applied, term, conf }))
+        let conf = ConfState {
+            voters: self.conf.voters.clone(),
+            learners: self.conf.learners.clone(),
+        };
+        Ok(snapshot_of(&SnapshotMeta {
+            index: self.applied,
+            term,
+            conf,
+        }))
     }
 }

@@ -1,1 +1,238 @@
-//! The append and sync thread.
+//! The log on real files, and the thread that appends and syncs: whatever queued meanwhile is one write and one sync.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use crate::consensus::Append;
+use crate::wal::{Disk, Wal, WalError};
+
+/// Appends merged into one write.
+const MAX_MERGED: usize = 1024;
+
+/// A directory of log files.
+pub struct FileDisk {
+    directory: PathBuf,
+    /// The file that is appended to.
+    open: Option<(String, File)>,
+}
+
+impl FileDisk {
+    /// Makes the directory if need be.
+    pub fn new(directory: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        if let Some(parent) = directory.parent().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(Self {
+            directory: directory.to_owned(),
+            open: None,
+        })
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut File> {
+        if self.open.as_ref().is_none_or(|(open, _)| open != name) {
+            let file = OpenOptions::new()
+                .append(true)
+                .open(self.directory.join(name))?;
+            self.open = Some((name.to_owned(), file));
+        }
+        let missing = || io::Error::other("no log file is open");
+        self.open.as_mut().map(|(_, file)| file).ok_or_else(missing)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+impl Disk for FileDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let entries = std::fs::read_dir(&self.directory)?;
+        entries
+            .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let file = File::open(self.directory.join(name))?;
+        let mut bytes = vec![0; file.metadata()?.len() as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(self.directory.join(name))?;
+        file.sync_all()?;
+        self.open = Some((name.to_owned(), file));
+        self.sync_directory()
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.file(name)?.write_all(bytes)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.file(name)?.sync_data()
+    }
+
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        let file = self.file(name)?;
+        file.set_len(length)?;
+        file.sync_all()
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.directory.join(name))?;
+        self.open.take_if(|(open, _)| open == name);
+        self.sync_directory()
+    }
+}
+
+enum Job {
+    Append(Append),
+    Compact(u64),
+}
+
+/// Hands appends to the disk thread. Dropping it lets the thread finish what is queued, and waits for that.
+pub struct Appender {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Appender {
+    /// Starts the thread. `report` hears on it the highest durable number, or the error after which nothing more is
+    /// written: the member must stop, since what reached the disk is not known.
+    pub fn start<D, F>(mut wal: Wal<D>, report: F) -> io::Result<Self>
+    where
+        D: Disk + Send + 'static,
+        F: Fn(Result<u64, WalError>) + Send + 'static,
+    {
+        let (jobs, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("kvstore-disk".to_owned())
+            .spawn(move || {
+                while let Ok(first) = queue.recv() {
+                    let mut appends = Vec::new();
+                    let mut compact = None;
+                    for job in std::iter::once(first)
+                        .chain(queue.try_iter())
+                        .take(MAX_MERGED)
+                    {
+                        match job {
+                            Job::Append(append) => appends.push(append),
+                            Job::Compact(index) => compact = compact.max(Some(index)),
+                        }
+                    }
+                    if !appends.is_empty() {
+                        let result = wal.append(&appends);
+                        let failed = result.is_err();
+                        report(result);
+                        if failed {
+                            return;
+                        }
+                    }
+                    if let Some(Err(error)) = compact.map(|index| wal.compact(index)) {
+                        return report(Err(error));
+                    }
+                }
+            })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues an append; its number is reported when it is durable. Raft's own limits bound the queue.
+    pub fn append(&self, append: Append) {
+        self.send(Job::Append(append));
+    }
+
+    /// Queues the removal of segments with nothing after `index`, which must be durable in the state.
+    pub fn compact(&self, index: u64) {
+        self.send(Job::Compact(index));
+    }
+
+    fn send(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // A thread that has ended has reported why.
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        self.jobs.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Entry, HardState};
+    use crate::wal::Identity;
+
+    #[test]
+    fn what_is_reported_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            cluster: 1,
+            member: 2,
+        };
+        let path = directory.path().join("wal");
+        let (wal, _) = Wal::open(FileDisk::new(&path).unwrap(), identity).unwrap();
+        let (report, reports) = mpsc::channel();
+        let appender = Appender::start(wal, move |r| report.send(r.unwrap()).unwrap()).unwrap();
+        for number in 1..=100 {
+            let entry = Entry {
+                index: number,
+                term: 1,
+                data: vec![7; 100].into(),
+                ..Default::default()
+            };
+            let hard_state = HardState {
+                term: 1,
+                vote: 2,
+                commit: number - 1,
+            };
+            appender.append(Append {
+                number,
+                hard_state,
+                snapshot: None,
+                entries: vec![entry],
+            });
+        }
+        drop(appender);
+        let numbers: Vec<u64> = reports.iter().collect();
+        assert_eq!(numbers.last(), Some(&100));
+        assert!(numbers.is_sorted());
+        let (_, found) = Wal::open(FileDisk::new(&path).unwrap(), identity).unwrap();
+        assert_eq!(found.entries.len(), 100);
+        assert_eq!(
+            found.hard_state,
+            HardState {
+                term: 1,
+                vote: 2,
+                commit: 99
+            }
+        );
+        let other = Identity {
+            cluster: 1,
+            member: 3,
+        };
+        assert!(matches!(
+            Wal::open(FileDisk::new(&path).unwrap(), other),
+            Err(WalError::Foreign { .. })
+        ));
+    }
+}

@@ -21,6 +21,7 @@ mod python;
 mod range;
 pub mod reactor;
 mod reads;
+mod record;
 pub mod rpc_admin;
 pub mod rpc_data;
 pub mod snapshot;

@@ -77,17 +77,33 @@ impl Reads {
     /// The context of a round to start now, if one is due.
     pub(crate) fn next_round(&mut self) -> Option<Vec<u8>> {
         self.since_leader = self.now;
-        let mut late: Vec<u64> =
-            self.rounds.iter().filter(|(_, r)| r.started + RETRY_TICKS <= self.now).map(|(s, _)| *s).collect();
+        let mut late: Vec<u64> = self
+            .rounds
+            .iter()
+            .filter(|(_, r)| r.started + RETRY_TICKS <= self.now)
+            .map(|(s, _)| *s)
+            .collect();
         late.sort_unstable();
         for sequence in late {
-            self.waiting.extend(self.rounds.remove(&sequence).into_iter().flat_map(|r| r.tokens));
+            self.waiting.extend(
+                self.rounds
+                    .remove(&sequence)
+                    .into_iter()
+                    .flat_map(|r| r.tokens),
+            );
         }
         if self.waiting.is_empty() || self.rounds.len() >= MAX_ROUNDS {
             return None;
         }
-        self.sequence = if cfg!(feature = "bug-reused-read-context") { 1 } else { self.sequence + 1 };
-        let round = self.rounds.entry(self.sequence).or_insert(Round { tokens: Vec::new(), started: self.now });
+        self.sequence = if cfg!(feature = "bug-reused-read-context") {
+            1
+        } else {
+            self.sequence + 1
+        };
+        let round = self.rounds.entry(self.sequence).or_insert(Round {
+            tokens: Vec::new(),
+            started: self.now,
+        });
         round.tokens.append(&mut self.waiting);
         Some(self.context())
     }
@@ -106,7 +122,10 @@ impl Reads {
     }
 
     fn context(&self) -> Vec<u8> {
-        [self.member, self.nonce, self.sequence].iter().flat_map(|n| n.to_be_bytes()).collect()
+        [self.member, self.nonce, self.sequence]
+            .iter()
+            .flat_map(|n| n.to_be_bytes())
+            .collect()
     }
 }
 
