@@ -71,10 +71,13 @@ def start(
 
 
 @app.command()
-def kill(machine: MachineName, name: Name = "lab") -> None:
-    """Cut a machine's power."""
+def kill(
+    those: Annotated[list[str], typer.Argument(metavar="MACHINE...", help="Machines: m1, m2 ...")], name: Name = "lab"
+) -> None:
+    """Cut the power of machines, of all of them in the same instant."""
     with labs.lock(name):
-        machines.kill(Lab.load(name).machine(machine))
+        lab = Lab.load(name)
+        machines.kill(*(lab.machine(one) for one in dict.fromkeys(those)))
 
 
 @app.command("exec", context_settings=PASSING)

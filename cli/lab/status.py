@@ -1,19 +1,22 @@
-"""What a lab looks like now, gathered from outside its machines: the store is asked from the switch's namespace."""
+"""What a lab looks like now, seen from outside: stores asked over the lab's network, engines by a machine's socket."""
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import subprocess
 import sys
-from pathlib import Path
+import time
 from typing import Any
 
 from cli.lab import switch
-from cli.lab.lab import Lab, answers
+from cli.lab.lab import SOCKET, Lab, answers
 from cli.lab.machine import CODE_ROOT
 
 CLIENT_PORT = 2379
-ASK_TIMEOUT_S = 10.0
+ASK_TIMEOUT_S = 5.0
+ENGINE_TIMEOUT_S = 1.0
 
 
 def of(lab: Lab) -> dict[str, Any]:
@@ -35,17 +38,16 @@ def of(lab: Lab) -> dict[str, Any]:
                 "log": str(one.log),
             }
         )
-    store = _ask_stores(lab, [one["client_url"] for one in machines if one["state"] == "on"])
+    alive = [one for one in machines if one["answers"]]
     by_url = {one["client_url"]: one["name"] for one in machines}
     by_id = {one["machine_id"]: one["name"] for one in machines}
-    engine = store.get("engine")
     return {
         "name": lab.name,
         "dir": lab.dir,
         "netns": switch.netns_name(lab.name),
         "machines": machines,
-        "store_leader": by_url.get(store.get("leader", "")),
-        "engine_leader": by_id.get(engine, engine),
+        "store_leader": by_url.get(_store_leader(lab, [one["client_url"] for one in alive])),
+        "engine_leader": by_id.get(_engine_leader([one["pid"] for one in alive])),
     }
 
 
@@ -61,16 +63,42 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _ask_stores(lab: Lab, urls: list[str]) -> dict[str, Any]:
-    """Ask in a process of its own, since entering a network namespace is for good."""
+def _store_leader(lab: Lab, urls: list[str]) -> str:
     if not urls or not switch.exists(lab.name):
-        return {}
+        return ""
     command = [sys.executable, "-m", "cli.lab.ask", str(switch.NETNS_DIR / switch.netns_name(lab.name)), *urls]
     try:
-        done = subprocess.run(
-            command, capture_output=True, check=False, timeout=ASK_TIMEOUT_S, cwd=Path(CODE_ROOT), text=True
-        )
-        answer = json.loads(done.stdout or "{}")
-    except (subprocess.TimeoutExpired, ValueError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
+        done = subprocess.run(command, capture_output=True, timeout=ASK_TIMEOUT_S, cwd=CODE_ROOT, check=False)
+    except subprocess.TimeoutExpired:
+        return ""
+    return str(done.stdout, "utf-8").strip()
+
+
+def _engine_leader(pids: list[int]) -> str:
+    """Ask the first fleetd that answers, by its own socket."""
+    end = time.monotonic() + ASK_TIMEOUT_S
+    for pid in pids:
+        connection = _Local(f"/proc/{pid}/root/run/{SOCKET}", min(ENGINE_TIMEOUT_S, end - time.monotonic()))
+        try:
+            connection.request("GET", "/fleetd/v1/status")
+            leader = json.loads(connection.getresponse().read())["engineLeader"]
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            leader = ""
+        finally:
+            connection.close()
+        if leader or time.monotonic() > end - ENGINE_TIMEOUT_S:
+            return str(leader)
+    return ""
+
+
+class _Local(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

@@ -30,7 +30,7 @@ class Echo(socketserver.BaseRequestHandler):
         self.request.sendall(socket.gethostname().encode())
 socketserver.ThreadingTCPServer(("0.0.0.0", 7000), Echo).serve_forever()
 """
-CALL = "import socket,sys; print(socket.create_connection((sys.argv[1], 7000), 1).recv(99).decode())"
+CALL = "import socket,sys; print(socket.create_connection((sys.argv[1], 7000), 0.4).recv(99).decode())"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -169,6 +169,10 @@ def test_addresses_change_but_are_never_shared(run: Run) -> None:
     run("start", "m3")
     assert reaches(run, "m1", "m3") == "m3"
     assert "on already" in run("start", "m3", check=False).stderr
+    run("kill", "m1", "m3")
+    assert [one["state"] for one in machines(run).values()] == ["off", "on", "off"]
+    run("start", "m1")
+    assert machines(run)["m1"]["address"] == "10.77.0.77"
 
 
 @needs_root
