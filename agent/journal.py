@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent.monitor import logfile
 
-FOLDERS_KEPT = 50
+FOLDERS_KEPT = 200
 """Folders of ended processes that stay for a unit; older ones are dropped."""
 NEW_FOLDER_POLL_S = 0.2
 CURSOR_VERSION = 1
