@@ -177,7 +177,10 @@ class Link:
         return Attachment(reader, writer)
 
     async def forget(self) -> None:
-        """Tell the monitor of an ended payload to exit: its record was taken. Refused while the payload runs."""
+        """Tell the monitor of an ended payload (or of a command that is still held) to exit: its record was taken.
+
+        Refused while the payload runs.
+        """
         with contextlib.suppress(MonitorLost):
             await self._ask("forget")
         await self.close()

@@ -13,7 +13,6 @@ import typer
 
 from cli.lab import lab as labs
 from cli.lab import machine as machines
-from cli.lab import status as states
 from cli.lab.lab import Lab
 from cli.lab.switch import LabError
 
@@ -142,6 +141,8 @@ def heal(machine: MachineName, name: Name = "lab") -> None:
 @app.command()
 def status(name: Name = "lab", as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show the machines: addresses, pids, client URLs, cuts, and who leads store and engine."""
+    from cli.lab import status as states  # what the other commands need not wait for
+
     found = states.of(Lab.load(name))
     print(json.dumps(found, indent=1) if as_json else states.table(found))
 

@@ -28,6 +28,7 @@ DAEMON_LOG = "fleetd.log"
 FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 2.0
 SETTLED_S = 2.0
+MAX_LOG_BYTES = 64 << 20
 TMPFS_OPTIONS = "mode=755,size=25%"
 
 
@@ -158,7 +159,10 @@ def watch(plan: dict[str, Any]) -> None:
 
 def start_daemon(plan: dict[str, Any]) -> int:
     """Start the daemon and note its pid (as the machine sees it)."""
-    log = os.open(LAB_DIR / DAEMON_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    path = LAB_DIR / DAEMON_LOG
+    if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+        path.rename(path.with_suffix(".log.old"))
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         pid = os.posix_spawnp(

@@ -63,7 +63,7 @@ impl Payload {
                     .map_err(|error| format!("{}: its terminal can't be resized: {error}", self.spec.id)),
                 None => Err(format!("{} has no terminal", self.spec.id)),
             },
-            "forget" if self.phase == Phase::Ended => {
+            "forget" if matches!(self.phase, Phase::Ended | Phase::Held) && self.ended.is_none() => {
                 self.leaving = true;
                 Ok(json!({}))
             }

@@ -304,6 +304,7 @@ fn runtime(spec: &Spec, bundle: &Bundle, oom_score: i32) -> std::process::Comman
     unsafe {
         call.pre_exec(move || {
             sys::reset_signals();
+            libc::umask(0o022);
             let _ = record::write_existing(Path::new("/proc/self/oom_score_adj"), &oom_score.to_string());
             Ok(())
         });

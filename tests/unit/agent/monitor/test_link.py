@@ -354,6 +354,15 @@ async def test_forking_waits_for_a_late_pid_file_and_sees_a_short_life(tmp_path:
         Cgroup(group.name.split("/")[0]).remove()
 
 
+async def test_a_held_command_can_be_dropped(tmp_path: Path) -> None:
+    link = await spawn(shell(tmp_path, "echo never", hold=True))
+    await link.forget()
+    with pytest.raises(MonitorLost):
+        await connect(tmp_path / "run")
+    assert texts(tmp_path) == []
+    assert read_exit(tmp_path / "run") is None
+
+
 async def test_following_a_log_across_rotation(tmp_path: Path, links: list[Link]) -> None:
     script = "i=1; while [ $i -le 300 ]; do echo $i; i=$((i+1)); done; sleep 0.3; echo end"
     (tmp_path / "log").mkdir()
