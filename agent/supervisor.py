@@ -73,6 +73,10 @@ class Supervisor:
         self._begun: set[str] = set()
         self._dirty: set[str] = set()
         self._gone: set[str] = set()
+        self._stale = True
+        """Something changed that reconcile has to look at; a unit's ordinary steps do not."""
+        self._order: dict[str, frozenset[str]] | None = None
+        """For each unit those that an order or a conflict ties to it; None when units came or went."""
         self._wake = asyncio.Event()
         self._adopted = asyncio.Event()
 
@@ -147,13 +151,14 @@ class Supervisor:
         tried = record.state.next_slot > 1
         runner.desired_launched = tried and place is not None and place.desired == "launched"
         self._runners[record.unit] = runner
+        self._order = None
         self._mark(record.unit)
         return runner
 
     async def _follow_placements(self) -> None:
         async for placements in self._cluster.placements():
             self._wanted = dict(placements)
-            self._known = True
+            self._known = self._stale = True
             try:
                 await asyncio.to_thread(self.site.records.save_placements, self._wanted)
             except RecordError as error:
@@ -165,12 +170,16 @@ class Supervisor:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._known:
+            if self._known and self._stale:
+                self._stale = False
                 await self._reconcile()
             self._advance_jobs()
             await self._report()
 
     def _changed(self, runner: UnitRunner) -> None:
+        section = runner.unit.unit
+        if runner.state.at_rest and (runner.leaving or section.wants or jobs.needs(runner.unit)):
+            self._stale = True
         self._mark(runner.name)
 
     def _mark(self, name: str) -> None:
@@ -186,6 +195,7 @@ class Supervisor:
         for runner in list(self._runners.values()):
             if runner.leaving and runner.state.at_rest and runner.name not in self._jobs:
                 del self._runners[runner.name]
+                self._order, self._stale = None, True
                 await runner.remove()
                 self._gone.add(runner.name)
         wanted = {name: place for name, place in self._wanted.items() if name not in self._bad}
@@ -214,6 +224,7 @@ class Supervisor:
                 runner.leaving = True
                 runner.desired_launched = False
                 self._wish(name, "stop")
+                self._stale = True
                 self._mark(name)
             case Adopt(name) if runner is not None:
                 await runner.set_epoch(self._wanted[name].epoch)
@@ -260,9 +271,14 @@ class Supervisor:
                     del self._jobs[name]
                 elif name in self._begun:
                     progress = self._finish(job, runner) or progress
-                elif not jobs.blockers(units, job, self._jobs.values()):
+                elif not jobs.blockers(units, job, self._related_jobs(name, units)):
                     self._begin(job, runner, units)
                     progress = True
+
+    def _related_jobs(self, name: str, units: Mapping[str, Unit]) -> list[Job]:
+        if self._order is None:
+            self._order = jobs.related(units)
+        return [self._jobs[other] for other in self._order.get(name, ()) if other in self._jobs]
 
     def _begin(self, job: Job, runner: UnitRunner, units: Mapping[str, Unit]) -> None:
         if job.verb == "start":
@@ -291,6 +307,7 @@ class Supervisor:
             del self._jobs[job.unit]
             self._begun.discard(job.unit)
             if runner.leaving:
+                self._stale = True
                 self._wake.set()
         return over
 

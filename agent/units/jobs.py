@@ -120,6 +120,17 @@ def blockers(units: Mapping[str, Unit], job: Job, pending: Iterable[Job]) -> fro
     return frozenset(found)
 
 
+def related(units: Mapping[str, Unit]) -> dict[str, frozenset[str]]:
+    """For each unit the others that After=, Before= or Conflicts= tie to it: only their jobs can block its own."""
+    ties: dict[str, set[str]] = {}
+    for name, body in units.items():
+        for other in (*body.unit.after, *body.unit.before, *body.unit.conflicts):
+            if other in units and other != name:
+                ties.setdefault(name, set()).add(other)
+                ties.setdefault(other, set()).add(name)
+    return {name: frozenset(others) for name, others in ties.items()}
+
+
 def _ordered(units: Mapping[str, Unit], jobs: Mapping[str, Job]) -> tuple[Job, ...]:
     """Sort by :func:`blockers`. A circle of After= is an error, as it would wait for ever."""
     waiting = dict(jobs)

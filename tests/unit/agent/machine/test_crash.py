@@ -32,6 +32,7 @@ async def test_fleetd_killed_at_any_moment(tmp_path: Path) -> None:
     unit = tmp_path / "loop.service"
     unit.write_text(UNIT.replace("ROOT", str(tmp_path)))
     dice = random.Random(SEED)
+    child: asyncio.subprocess.Process | None = None
     try:
         for _ in range(ROUNDS):
             child = await asyncio.create_subprocess_exec(
@@ -50,8 +51,9 @@ async def test_fleetd_killed_at_any_moment(tmp_path: Path) -> None:
         async with asyncio.timeout(15):
             while len(runs.read_text().splitlines()) < before + 5:
                 await asyncio.sleep(0.05)
-        child.kill()
-        await child.wait()
         assert not (tmp_path / "bad").exists(), f"seed {SEED}"
     finally:
+        if child is not None and child.returncode is None:
+            child.kill()
+            await child.wait()
         await machine.clean()
