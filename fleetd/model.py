@@ -40,6 +40,8 @@ class UnitEntity(Entity):
     options: list[UnitOption]
     desired_state: DesiredState = Field(alias="desiredState")
     current_state: DesiredState = Field(alias="currentState")
+    hash: str = ""
+    """SHA1 of the file (ours)."""
     machine_id: str = Field("", alias="machineID")
 
 

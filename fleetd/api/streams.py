@@ -21,12 +21,12 @@ HEARTBEAT_S = 15.0
 """A line is sent at least this often, so that a client that is gone is noticed."""
 
 
-def event_of(key: bytes, value: bytes | None) -> dict[str, Any] | None:
+def event_of(key: bytes, value: bytes | None, revision: int = 0) -> dict[str, Any] | None:
     """A record's change as an event for users; None when it is none of theirs."""
     kind, names = keys.split(key)
     if kind not in KINDS or not names:
         return None
-    event: dict[str, Any] = {"kind": kind, "gone": value is None}
+    event: dict[str, Any] = {"kind": kind, "gone": value is None, "revision": revision}
     if kind == "presence":
         event["machine"] = names[0]
     elif kind in ("placements", "states"):
@@ -73,7 +73,7 @@ class StreamRoutes:
             if isinstance(change, Changed):
                 for item in change.events:
                     value = item.kv.value if item.type == "put" else None
-                    event = event_of(item.kv.key, value)
+                    event = event_of(item.kv.key, value, item.kv.mod_revision)
                     if event is not None and selected(event):
                         yield event
                 continue
@@ -83,7 +83,7 @@ class StreamRoutes:
                 if event is not None and selected(event):
                     yield event
             for kv in change.kvs:
-                event = event_of(kv.key, kv.value)
+                event = event_of(kv.key, kv.value, kv.mod_revision)
                 if event is not None and selected(event):
                     yield event
             seen = now

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from agent.units.errors import UnitError, UnitFileError
 from agent.units.parse import parse_text
-from agent.units.spec import parse_unit
+from agent.units.verify import verify
 from fleetd.api.errors import ApiError
 from fleetd.api.paging import page
 from fleetd.model import UnitEntity, UnitOption, UnitRequest, UnitStateEntity
@@ -68,6 +68,7 @@ class UnitRoutes:
             web.delete("/fleet/v1/units/{name}", self.delete_unit),
             web.get("/fleet/v1/state", self.list_states),
             web.get("/fleetd/v1/files/{name}", self.get_file),
+            web.get("/fleetd/v1/names", self.names),
         ]
 
     async def _entities(self, wishes: Iterable[Wish]) -> list[UnitEntity]:
@@ -84,6 +85,7 @@ class UnitRoutes:
             entities.append(
                 UnitEntity(
                     name=wish.name,
+                    hash=unit_hash(text),
                     options=options_of(text),
                     desiredState=wish.desired,
                     currentState=state,
@@ -96,6 +98,10 @@ class UnitRoutes:
         wishes, more = page(request, await self._registry.units(), lambda wish: wish.name)
         entities = await self._entities(wishes)
         return web.json_response({"units": [e.model_dump(by_alias=True) for e in entities], **more})
+
+    async def names(self, request: web.Request) -> web.Response:
+        """The names of all units (ours)."""
+        return web.json_response({"names": [wish.name for wish in await self._registry.units()]})
 
     async def get_unit(self, request: web.Request) -> web.Response:
         wish = await self._wish(request)
@@ -153,7 +159,7 @@ class UnitRoutes:
         if len(text.encode()) > TEXT_LIMIT:
             raise ApiError(400, f"{name}: the file is larger than {TEXT_LIMIT} bytes")
         try:
-            parse_unit(name, text)
+            verify(name, text)
         except UnitFileError as error:
             raise ApiError(400, str(error), line=error.line, column=error.column) from error
         except UnitError as error:

@@ -4,6 +4,7 @@ reports goes through `reports`.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from fleetd.registry.records import Desired, Machine, Placed, Presence, Wish
 from kvstore.client import Client
 from kvstore.model import Compare, Op
 
+FILES_KEPT = 1024
+"""Unit files that are kept in memory."""
 ATTEMPTS = 16
 """How often a change that lost a race against another one is tried again."""
 
@@ -32,6 +35,7 @@ class Registry:
     def __init__(self, client: Client, machine_id: str) -> None:
         self.client = client
         self.machine_id = machine_id
+        self._files: OrderedDict[str, str] = OrderedDict()
 
     # Units
 
@@ -46,11 +50,18 @@ class Registry:
         return [Wish.read(keys.split(kv.key)[1][0], kv.key, kv.value, kv.mod_revision) for kv in listed.kvs]
 
     async def file(self, digest: str) -> str | None:
-        """The text of a unit file, or None."""
+        """The text of a unit file, or None. Files never change, so those seen last are kept in memory."""
+        if (kept := self._files.get(digest)) is not None:
+            return kept
         found = await self.client.get(keys.file(digest), serializable=True)
         if not found.kvs:
             found = await self.client.get(keys.file(digest))
-        return str(keys.decode(keys.file(digest), found.kvs[0].value)["text"]) if found.kvs else None
+        if not found.kvs:
+            return None
+        text = self._files[digest] = str(keys.decode(keys.file(digest), found.kvs[0].value)["text"])
+        if len(self._files) > FILES_KEPT:
+            self._files.popitem(last=False)
+        return text
 
     async def create_unit(self, name: str, text: str, desired: Desired) -> bool:
         """Store a new unit with its file; False when the name is taken."""

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from agent.units.model import XFleet
 from fleetd.scheduler.indices import Indices, Node
 
-SMALL = 64
-"""A set of candidates up to this size is looked at in full; a larger one is met soon when going by load."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -95,14 +92,14 @@ def choose(request: Request, indices: Indices) -> str | Refused:
         if not machines:
             return Refused(f"MachineOf={peer}: {peer} is not placed on any machine yet.")
     chain = constraints(request, indices)
-    candidates = _candidates(request, indices)
-    if candidates is None or len(candidates) > SMALL:
-        for node in indices.by_load():
+    named = _named(request, indices)
+    if named is None:
+        for node in indices.by_load(request.fleet.required_metadata):
             if feasible(node, chain):
                 return node.id
         return _refusal(indices.nodes.values(), chain)
     best: Node | None = None
-    for node in candidates:
+    for node in named:
         if (best is None or node.load < best.load) and feasible(node, chain):
             best = node
     return best.id if best is not None else _refusal(indices.nodes.values(), chain)
@@ -114,17 +111,13 @@ def everywhere(request: Request, indices: Indices) -> list[str]:
     return [node.id for node in indices.nodes.values() if request.unit in node.units or feasible(node, chain)]
 
 
-def _candidates(request: Request, indices: Indices) -> list[Node] | None:
-    """The smallest set of machines that an index names for this unit; None when none does."""
+def _named(request: Request, indices: Indices) -> list[Node] | None:
+    """The few machines that MachineID= or MachineOf= leave; None when neither is asked for."""
     if request.fleet.machine_id is not None:
         return indices.find(request.fleet.machine_id)
-    sets: list[Collection[str]] = list(request.peers.values())
-    sets += [indices.with_metadata(key, values) for key, values in request.fleet.required_metadata.items()]
-    if not sets:
+    if not request.peers:
         return None
-    smallest = min(sets, key=len)
-    if len(smallest) > SMALL:
-        return None
+    smallest = min(request.peers.values(), key=len)
     return [indices.nodes[machine] for machine in smallest if machine in indices.nodes]
 
 

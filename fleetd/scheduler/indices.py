@@ -4,7 +4,7 @@ machines by load, by metadata, and by the globs of Conflicts= and Replaces=.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.units.model import XFleet
@@ -24,13 +24,52 @@ class Node:
         return len(self.units)
 
 
+class Buckets:
+    """Machines by their load, the least loaded first at no cost."""
+
+    def __init__(self) -> None:
+        self._levels: list[dict[str, None]] = []
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, machine: str, load: int) -> None:
+        """A machine with this load belongs to the set."""
+        while load >= len(self._levels):
+            self._levels.append({})
+        self._levels[load][machine] = None
+        self._size += 1
+
+    def remove(self, machine: str, load: int) -> None:
+        """A machine with this load leaves the set."""
+        del self._levels[load][machine]
+        self._size -= 1
+
+    def level(self, load: int) -> Iterator[str]:
+        """The machines with this load."""
+        return iter(self._levels[load]) if load < len(self._levels) else iter(())
+
+    @property
+    def height(self) -> int:
+        """One more than the highest load."""
+        return len(self._levels)
+
+
+def walk(sets: Sequence[Buckets]) -> Iterator[str]:
+    """The machines of several sets that share none, the least loaded first."""
+    for load in range(max((each.height for each in sets), default=0)):
+        for each in sets:
+            yield from each.level(load)
+
+
 class Indices:
     """The living machines and what is placed on them."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self._by_load: list[dict[str, None]] = [{}]
-        self._by_metadata: dict[tuple[str, str], set[str]] = {}
+        self._all = Buckets()
+        self._by_metadata: dict[tuple[str, str], Buckets] = {}
         self._holding = GlobIndex()
         self._holders: dict[str, dict[str, int]] = {}
         self._asked = GlobIndex()
@@ -43,13 +82,13 @@ class Indices:
         node = self.nodes.get(machine)
         if node is None:
             node = self.nodes[machine] = Node(machine, dict(metadata))
-            self._by_load[0][machine] = None
+            self._all.add(machine, 0)
         else:
             for pair in node.metadata.items():
-                self._by_metadata[pair].discard(machine)
+                self._by_metadata[pair].remove(machine, node.load)
             node.metadata = dict(metadata)
         for pair in node.metadata.items():
-            self._by_metadata.setdefault(pair, set()).add(machine)
+            self._by_metadata.setdefault(pair, Buckets()).add(machine, node.load)
         return node
 
     def remove_node(self, machine: str) -> None:
@@ -59,9 +98,8 @@ class Indices:
             return
         for unit in list(node.units):
             self.remove_unit(machine, unit)
-        for pair in node.metadata.items():
-            self._by_metadata[pair].discard(machine)
-        del self._by_load[0][machine]
+        for each in self._sets(node):
+            each.remove(machine, 0)
         del self.nodes[machine]
 
     def find(self, machine_id: str) -> list[Node]:
@@ -71,17 +109,22 @@ class Indices:
             return [node]
         return [node for key, node in self.nodes.items() if key.startswith(machine_id)]
 
-    def with_metadata(self, key: str, values: frozenset[str]) -> set[str]:
-        """The machines that have one of these values."""
-        if len(values) == 1:
-            return self._by_metadata.get((key, next(iter(values))), set())
-        return set().union(*(self._by_metadata.get((key, value), set()) for value in values))
+    def _sets(self, node: Node) -> list[Buckets]:
+        return [self._all, *(self._by_metadata[pair] for pair in node.metadata.items())]
 
-    def by_load(self) -> Iterator[Node]:
-        """The machines, the least loaded first."""
-        for bucket in self._by_load:
-            for machine in bucket:
-                yield self.nodes[machine]
+    def _moved(self, node: Node, before: int) -> None:
+        for each in self._sets(node):
+            each.remove(node.id, before)
+            each.add(node.id, node.load)
+
+    def by_load(self, wanted: Mapping[str, frozenset[str]] | None = None) -> Iterator[Node]:
+        """The machines, the least loaded first; with `wanted` metadata only those of its rarest key that have it."""
+        choices = [[self._all]]
+        for key, values in (wanted or {}).items():
+            choices.append([b for value in values if (b := self._by_metadata.get((key, value))) is not None])
+        rarest = min(choices, key=lambda sets: sum(len(each) for each in sets))
+        for machine in walk(rarest):
+            yield self.nodes[machine]
 
     # Units
 
@@ -94,10 +137,7 @@ class Indices:
             self.remove_unit(machine, unit)
         load = node.load
         node.units[unit] = fleet
-        del self._by_load[load][machine]
-        if load + 1 == len(self._by_load):
-            self._by_load.append({})
-        self._by_load[load + 1][machine] = None
+        self._moved(node, load)
         for glob in (*fleet.conflicts, *fleet.replaces):
             if self._holding.add(glob):
                 self._holders[glob] = {}
@@ -111,8 +151,7 @@ class Indices:
         fleet = node.units.pop(unit, None) if node is not None else None
         if node is None or fleet is None:
             return
-        del self._by_load[node.load + 1][machine]
-        self._by_load[node.load][machine] = None
+        self._moved(node, node.load + 1)
         for glob in (*fleet.conflicts, *fleet.replaces):
             _count(self._holders[glob], machine, -1)
             if self._holding.remove(glob):

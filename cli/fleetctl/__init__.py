@@ -1,0 +1,1 @@
+"""fleetctl: the cluster's command line, with fleet's commands, columns and texts."""

@@ -1,0 +1,157 @@
+"""The commands that change what is wanted of units."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.fleetctl.files import find_text, local_file, read
+from cli.fleetctl.output import Failure, place, print_json, warn
+from cli.fleetctl.session import addresses, client, is_glob, known_units, unit_name
+from cli.fleetctl.waiting import Goal, wait_for
+from fleetd.api.client import ApiClient
+
+Units = Annotated[list[str], typer.Argument(help="Unit names, files, or globs.", metavar="UNIT...")]
+NoBlock = Annotated[bool, typer.Option("--no-block", help="Do not wait for the units.")]
+Attempts = Annotated[
+    int, typer.Option("--block-attempts", min=0, help="Wait so many half seconds; 0: as long as it takes.")
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Use the file here even if the cluster has another one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _create(api: ApiClient, word: str, desired: Goal, replace: bool) -> str:
+    """Make sure that the cluster has a unit, and want it in a state; its name."""
+    name = unit_name(word)
+    stored = api.unit_file(name)
+    if stored is None:
+        text, _ = find_text(api, word)
+        api.put_unit(name, desired, text)
+        return name
+    path = local_file(word)
+    if path is not None and path.name == name:
+        text = read(api, name, path)
+        if text != stored["text"]:
+            if replace:
+                api.put_unit(name, desired, text, replace=True)
+                return name
+            warn(f"WARNING: {name} in the cluster differs from the file {path}; use --replace to take the file.")
+    if desired != "inactive":
+        api.put_unit(name, desired)
+    return name
+
+
+def _expand(api: ApiClient, words: list[str]) -> list[str]:
+    """Words as they are, globs as the cluster's units that they match."""
+    expanded: list[str] = []
+    for word in words:
+        expanded += known_units(api, [word]) if is_glob(word) else [word]
+    return list(dict.fromkeys(expanded))
+
+
+def _wait(api: ApiClient, names: list[str], goal: Goal, no_block: bool, attempts: int, json: bool) -> None:
+    results: list[dict[str, str]] = []
+    failed: list[str] = []
+    where = addresses(api) if not no_block or json else {}
+
+    def done(name: str, machine: str) -> None:
+        results.append({"unit": name, "state": goal, "machine": machine})
+        if not json:
+            target = place(machine, where or {}, full=False)
+            print(f"Unit {name} {goal}" + (f" on {target}" if target else ""), flush=True)
+
+    def trouble(name: str, why: str) -> None:
+        results.append({"unit": name, "state": "", "machine": "", "why": why})
+        failed.append(name)
+        warn(why)
+
+    if no_block:
+        for name in names:
+            results.append({"unit": name, "state": "", "machine": ""})
+            if not json:
+                print(f"Triggered unit {name} {_VERBS[goal]}")
+    else:
+        wait_for(api, names, goal, attempts, done, trouble)
+    if json:
+        print_json(results)
+    if failed:
+        raise SystemExit(1)
+
+
+_VERBS: dict[str, str] = {"launched": "start", "loaded": "load", "inactive": "unload"}
+
+
+def submit(units: Units, replace: Replace = False, json: Json = False) -> None:
+    """Put units into the cluster without starting them."""
+    api = client()
+    names = [_create(api, word, "inactive", replace) for word in _expand(api, units)]
+    if json:
+        print_json([{"unit": name, "state": "inactive"} for name in names])
+        return
+    for name in names:
+        print(f"Unit {name} inactive")
+
+
+def load(
+    units: Units, replace: Replace = False, no_block: NoBlock = False, block_attempts: Attempts = 0, json: Json = False
+) -> None:
+    """Put units on machines without starting them."""
+    api = client()
+    names = [_create(api, word, "loaded", replace) for word in _expand(api, units)]
+    _wait(api, names, "loaded", no_block, block_attempts, json)
+
+
+def start(
+    units: Units, replace: Replace = False, no_block: NoBlock = False, block_attempts: Attempts = 0, json: Json = False
+) -> None:
+    """Start units, and wait until they run; say why one does not."""
+    api = client()
+    names = [_create(api, word, "launched", replace) for word in _expand(api, units)]
+    _wait(api, names, "launched", no_block, block_attempts, json)
+
+
+def _existing(api: ApiClient, units: list[str]) -> list[str]:
+    names = known_units(api, units)
+    missing = set(names) - set(api.names())
+    if missing:
+        raise Failure(f"No such unit in the cluster: {', '.join(sorted(missing))}.")
+    return names
+
+
+def stop(units: Units, no_block: NoBlock = False, block_attempts: Attempts = 0, json: Json = False) -> None:
+    """Stop units, which stay on their machines."""
+    api = client()
+    names = _existing(api, units)
+    for name in names:
+        api.put_unit(name, "loaded")
+    _wait(api, names, "loaded", no_block, block_attempts, json)
+
+
+def unload(units: Units, no_block: NoBlock = False, block_attempts: Attempts = 0, json: Json = False) -> None:
+    """Stop units and take them from their machines; the cluster keeps their files."""
+    api = client()
+    names = _existing(api, units)
+    for name in names:
+        api.put_unit(name, "inactive")
+    _wait(api, names, "inactive", no_block, block_attempts, json)
+
+
+def destroy(units: Units, json: Json = False) -> None:
+    """Stop units and forget them."""
+    api = client()
+    names = _existing(api, units)
+    for name in names:
+        api.delete_unit(name)
+        if not json:
+            print(f"Destroyed {name}", flush=True)
+    if json:
+        print_json([{"unit": name, "state": "destroyed"} for name in names])
+
+
+submit.examples = "Example:  fleetctl submit hello.service"  # type: ignore[attr-defined]
+load.examples = "Example:  fleetctl load web@1 web@2"  # type: ignore[attr-defined]
+start.examples = "Example:  fleetctl start ./hello.service   |   fleetctl start web@1 web@2"  # type: ignore[attr-defined]
+stop.examples = "Example:  fleetctl stop 'web@*'"  # type: ignore[attr-defined]
+unload.examples = "Example:  fleetctl unload hello"  # type: ignore[attr-defined]
+destroy.examples = "Example:  fleetctl destroy 'web@*'"  # type: ignore[attr-defined]
