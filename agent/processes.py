@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import signal as signals
 import time
 from pathlib import Path
 from typing import Protocol
@@ -150,8 +151,10 @@ class Processes:
 
     def _exited(self, slot: int, event: monitors.Exited) -> None:
         at = boot_seconds(event.at)
-        told = life.Exited(slot, at, event.code, event.signal, unable=False)
-        self._tell(told, event.reason, ended=True)
+        reason = event.reason
+        if event.signal == signals.SIGKILL and self.cgroup.child("payload").oom_kills():
+            reason = "It was killed by the kernel, since it needed more memory than there is (MemoryMax=)."
+        self._tell(life.Exited(slot, at, event.code, event.signal), reason, ended=True)
 
     async def forget(self, slot: int) -> None:
         """Let a monitor go whose end is on record: it exits, and its run directory goes."""

@@ -319,6 +319,8 @@ class Supervisor:
         for state in states:
             if state.active in ("inactive", "failed"):
                 self._stop_bound(state.unit)
+            if state.active == "failed":
+                self._start_on_failure(state.unit)
         removed = [name for name in gone if name not in self._runners and name not in self._bad]
         if states or removed:
             await self._cluster.report_units(states, removed)
@@ -331,10 +333,23 @@ class Supervisor:
                 self._wish(bound, "stop")
                 runner.refusal = f"It is bound to {name} (BindsTo=), which stopped."
 
+    def _start_on_failure(self, name: str) -> None:
+        """OnFailure=: start those units that are here, once for each failure."""
+        failed = self._runners[name]
+        if failed.failure_told == failed.record.since:
+            return
+        failed.failure_told = failed.record.since
+        for helper in failed.unit.unit.on_failure:
+            runner = self._runners.get(helper)
+            if runner is not None and runner.state.at_rest and not runner.leaving:
+                self._wish(helper, "start")
+
     def _found(self) -> dict[str, Found]:
         """What is here, as reconcile sees it."""
         live = [runner.unit for name, runner in self._runners.items() if self._lives(name, runner)]
         needed = {name for unit in live for name in (*jobs.needs(unit), *unit.unit.wants)}
+        failed = [runner.unit for runner in self._runners.values() if runner.state.sub == "failed"]
+        needed |= {name for unit in failed for name in unit.unit.on_failure}
         return {
             name: Found(
                 runner.record.text,

@@ -60,6 +60,8 @@ class UnitRunner:
         self.desired_launched = False
         self.refusal = ""
         """Why the last wish to start it could not even be tried (a dependency)."""
+        self.failure_told = record.since if record.state.sub == "failed" else 0.0
+        """`since` of the failure for which OnFailure= was obeyed."""
         self._changed = changed
         cgroup = Cgroup(unit.name, layout=site.layout, root=site.cgroup_root)
         self._processes = Processes(unit.name, cgroup, self._tell)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from signal import SIGCONT, SIGKILL
+from signal import SIGCONT, SIGHUP, SIGKILL
 from typing import Any
 
 from agent.units.command import Command
@@ -155,12 +155,11 @@ class _Turn:
         stopping = phase in ("stop", "stop-post")
         self._go(phase, self.service.timeout_stop if stopping else self.service.timeout_start)
         main = phase == "start" and self.service.type != "forking"
-        slot = self._run("main" if main else "control", phase, index)
+        self._run("main" if main else "control", phase, index)
         if main and self.service.type == "simple":
-            assert slot == self.state.main
             self._after_start()
 
-    def _run(self, role: Role, phase: Phase, index: int) -> int:
+    def _run(self, role: Role, phase: Phase, index: int) -> None:
         slot = self.state.next_slot
         self.actions.append(Run(slot, role, phase, index))
         self._set(next_slot=slot + 1, index=index)
@@ -168,7 +167,6 @@ class _Turn:
             self._set(main=slot, main_pid=None)
         else:
             self._set(control=slot)
-        return slot
 
     def _after_phase(self, phase: Phase) -> None:
         match phase:
@@ -326,6 +324,8 @@ class _Turn:
         self.actions.append(Kill(number, group))
         if number not in (int(SIGCONT), int(SIGKILL)):
             self.actions.append(Kill(int(SIGCONT), group))
+            if self.service.send_sighup:
+                self.actions.append(Kill(int(SIGHUP), group))
         return True
 
     def _after_kill(self) -> None:

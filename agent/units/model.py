@@ -95,13 +95,11 @@ class Resources:
     """Limits of the unit's control group; None is no limit. A negative number is a share of the machine's whole."""
 
     memory_max: float | None = None
-    memory_high: float | None = None
     memory_swap_max: float | None = None
     cpu_quota: float | None = None
     """Per cent of one CPU."""
     cpu_shares: int | None = None
     cpu_weight: int | None = None
-    io_weight: int | None = None
     tasks_max: float | None = None
 
 
@@ -131,7 +129,6 @@ class Service:
     """Seconds; infinity when there is no bound."""
     timeout_stop: float = 90.0
     runtime_max: float = math.inf
-    watchdog: float = 0.0
     success_codes: frozenset[int] = frozenset()
     success_signals: frozenset[int] = frozenset()
     prevent_codes: frozenset[int] = frozenset()
@@ -144,13 +141,11 @@ class Service:
     send_sigkill: bool = True
     send_sighup: bool = False
     notify_access: Literal["none", "main", "exec", "all"] = "none"
-    guess_main_pid: bool = True
     user: str | None = None
     group: str | None = None
     supplementary_groups: tuple[str, ...] = ()
     working_directory: str | None = None
     working_directory_optional: bool = False
-    root_directory: str | None = None
     umask: int = 0o022
     nice: int | None = None
     oom_score_adjust: int | None = None
@@ -160,13 +155,10 @@ class Service:
     limits: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
     """RLIMIT name without its prefix -> (soft, hard), -1 for unlimited."""
     resources: Resources = Resources()
-    standard_input: str = "null"
     standard_output: str = "journal"
     standard_error: str = "inherit"
-    syslog_identifier: str = ""
     runtime_directory: tuple[str, ...] = ()
     state_directory: tuple[str, ...] = ()
-    tty_path: str | None = None
 
     def commands(self, phase: Phase) -> tuple[Command, ...]:
         """The commands of a phase, in order."""

@@ -101,7 +101,6 @@ _SERVICE: dict[str, Key] = {
     "Type": _scalar("type", _type),
     "RemainAfterExit": _scalar("remain_after_exit", _bool),
     "PIDFile": _scalar("pid_file", lambda text: text if text.startswith("/") else f"/run/{text}"),
-    "GuessMainPID": _scalar("guess_main_pid", _bool),
     "ExecCondition": Key("commands", ("exec_condition",)),
     "ExecStartPre": Key("commands", ("start_pre",)),
     "ExecStart": Key("commands", ("start",)),
@@ -115,7 +114,6 @@ _SERVICE: dict[str, Key] = {
     "TimeoutStopSec": Key("timeouts", ("timeout_stop",)),
     "TimeoutSec": Key("timeouts", ("timeout_start", "timeout_stop")),
     "RuntimeMaxSec": Key("timeouts", ("runtime_max",)),
-    "WatchdogSec": _scalar("watchdog", _span),
     "SuccessExitStatus": Key("statuses", ("success_codes", "success_signals")),
     "RestartPreventExitStatus": Key("statuses", ("prevent_codes", "prevent_signals")),
     "RestartForceExitStatus": Key("statuses", ("force_codes", "force_signals")),
@@ -129,28 +127,22 @@ _SERVICE: dict[str, Key] = {
     "Group": _scalar("group"),
     "SupplementaryGroups": _list("supplementary_groups"),
     "WorkingDirectory": Key("directory", ("working_directory", "working_directory_optional")),
-    "RootDirectory": _scalar("root_directory", values.absolute),
     "UMask": _scalar("umask", values.mode),
     "Nice": _scalar("nice", partial(values.integer, low=-20, high=19)),
     "OOMScoreAdjust": _scalar("oom_score_adjust", partial(values.integer, low=-1000, high=1000)),
     "Environment": Key("environment", ("environment",)),
     "EnvironmentFile": Key("environment-file", ("environment_files",)),
     "UnsetEnvironment": _list("unset_environment"),
-    "StandardInput": _scalar("standard_input", _one_of("null", "tty", "tty-force", "tty-fail")),
     "StandardOutput": _scalar("standard_output", _stream),
     "StandardError": _scalar("standard_error", _stream),
-    "SyslogIdentifier": _scalar("syslog_identifier"),
-    "TTYPath": _scalar("tty_path", values.absolute),
     "RuntimeDirectory": _list("runtime_directory"),
     "StateDirectory": _list("state_directory"),
     "MemoryMax": _resource("memory_max", values.memory),
     "MemoryLimit": _resource("memory_max", values.memory),
-    "MemoryHigh": _resource("memory_high", values.memory),
     "MemorySwapMax": _resource("memory_swap_max", values.size),
     "CPUQuota": _resource("cpu_quota", values.percent),
     "CPUShares": _resource("cpu_shares", partial(values.integer, low=2, high=262144)),
     "CPUWeight": _resource("cpu_weight", _weight),
-    "IOWeight": _resource("io_weight", _weight),
     "TasksMax": _resource("tasks_max", values.count_limit),
     **{f"Limit{name}": Key("limit", ("limits",), argument=name) for name in values.LIMIT_NAMES},
 }
@@ -193,7 +185,8 @@ InaccessiblePaths Slice Delegate CPUAccounting MemoryAccounting TasksAccounting 
 IOSchedulingClass IOSchedulingPriority CPUSchedulingPolicy SyslogFacility SyslogLevel LogLevelMax DynamicUser PAMName
 SystemCallFilter OOMPolicy TimeoutAbortSec TimeoutStartFailureMode TimeoutStopFailureMode ExitType ReloadSignal
 FileDescriptorStoreMax RestartSteps RestartMaxDelaySec CacheDirectory LogsDirectory ConfigurationDirectory
-UtmpIdentifier UtmpMode
+UtmpIdentifier UtmpMode GuessMainPID WatchdogSec RootDirectory StandardInput TTYPath MemoryHigh IOWeight
+SyslogIdentifier
 """
 _IGNORED_UNIT = """
 ConditionPathExists ConditionFileNotEmpty ConditionHost AssertPathExists RequiresMountsFor StopWhenUnneeded Upholds

@@ -61,6 +61,8 @@ def parse_unit(name: str, text: str, *, host: Host | None = None, dropins: Seque
         places[setting.key] = setting
         _apply(sections[setting.section], key, setting, table, name)
     service = _service(name, sections["Service"], places) if unit_name.kind == "service" else None
+    if service is not None:
+        notices.extend(_without_effect(service, places))
     return Unit(
         name=name,
         text=text,
@@ -200,6 +202,16 @@ def _service(name: str, found: Values, places: Mapping[str, Setting]) -> Service
         reason = f"Type=oneshot does not go with Restart={service.restart}"
         raise _at(name, places["Restart"], reason)
     return service
+
+
+def _without_effect(service: Service, places: Mapping[str, Setting]) -> list[Notice]:
+    """Settings whose key is known and whose value asks for what is not done here."""
+    notices = []
+    for key, value in (("StandardOutput", service.standard_output), ("StandardError", service.standard_error)):
+        if value not in ("journal", "inherit", "syslog"):
+            reason = f"{key}={value} has no effect: what the unit prints goes to its journal."
+            notices.append(Notice(reason, places[key].line, 1))
+    return notices
 
 
 def _fleet(name: str, found: Values, places: Mapping[str, Setting], notices: list[Notice]) -> XFleet:

@@ -218,3 +218,27 @@ async def test_a_file_that_can_not_be_read_is_reported(machine: Machine) -> None
     await machine.cluster.place("x.service", "[Service]\nExecStart=/bin/a 'b\n")
     state = await machine.cluster.until("x.service", lambda s: s is not None)
     assert state is not None and state.load == "error" and "x.service:2:18:" in state.why
+
+
+async def test_a_memory_limit_kills_and_says_so(machine: Machine) -> None:
+    text = "[Service]\nMemoryMax=30M\nMemorySwapMax=0\nExecStart=/usr/bin/python3 -c 'x = bytearray(200 << 20)'\n"
+    await machine.cluster.place("big.service", text)
+    state = await machine.cluster.until_sub("big.service", "failed")
+    assert state.result == "signal" and "(MemoryMax=)" in state.why
+
+
+async def test_on_failure_and_binds_to(machine: Machine) -> None:
+    mail = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/echo mail\n"
+    await machine.cluster.place("mail.service", mail, "loaded")
+    bound = "[Unit]\nBindsTo=main.service\nAfter=main.service\n[Service]\nExecStart=/bin/sleep 60\n"
+    text = "[Unit]\nOnFailure=mail.service\n[Service]\nExecStart=/bin/sleep 60\n"
+    await machine.cluster.place("main.service", text)
+    state = await machine.cluster.until("main.service", lambda s: s is not None and s.main_pid is not None)
+    await machine.cluster.place("bound.service", bound)
+    await machine.cluster.until("bound.service", lambda s: s is not None and s.main_pid is not None)
+    assert state is not None and state.main_pid is not None
+    os.kill(state.main_pid, signal.SIGKILL)
+    await machine.cluster.until_sub("main.service", "failed")
+    await machine.cluster.until_sub("mail.service", "exited")
+    after = await machine.cluster.until_sub("bound.service", "dead")
+    assert after.why == "It is bound to main.service (BindsTo=), which stopped."

@@ -108,6 +108,14 @@ def test_unknown_keys_are_named_with_their_line() -> None:
     ]
 
 
+def test_what_has_no_effect_is_said() -> None:
+    unit = parse_unit("a.service", "[Service]\nExecStart=/bin/a\nStandardOutput=null\nWatchdogSec=5\n")
+    assert [str(notice) for notice in unit.notices] == [
+        "line 4, column 1: WatchdogSec= in [Service] is not supported here and has no effect.",
+        "line 3, column 1: StandardOutput=null has no effect: what the unit prints goes to its journal.",
+    ]
+
+
 def test_x_fleet() -> None:
     text = """[Service]
 ExecStart=/bin/a
