@@ -65,6 +65,8 @@ ANSWER_TIMEOUT_S = 10.0
 SPAWN_TIMEOUT_S = 20.0
 LINE_LIMIT_BYTES = 1 << 20
 FRAME_LIMIT_BYTES = 1 << 20
+MAX_NOTIFIES_WAITING = 1000
+"""More than a consumer leaves unread are dropped: only a payload that floods its socket gets there."""
 
 
 class Attachment:
@@ -183,6 +185,7 @@ class Link:
         """
         with contextlib.suppress(MonitorLost):
             await self._ask("forget")
+            await asyncio.wait([self._pump], timeout=ANSWER_TIMEOUT_S)  # its last act is to close this connection
         await self.close()
 
     async def close(self) -> None:
@@ -216,7 +219,9 @@ class Link:
             while line := await self._reader.readline():
                 message = json.loads(line)
                 if "event" in message:
-                    self._events.put_nowait(event_of(message))
+                    event = event_of(message)
+                    if not isinstance(event, Notify) or self._events.qsize() < MAX_NOTIFIES_WAITING:
+                        self._events.put_nowait(event)
                 elif (answered := self._waiting.get(message.get("n", 0))) is not None and not answered.done():
                     answered.set_result(message)
         except (ConnectionError, ValueError):

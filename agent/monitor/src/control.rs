@@ -130,7 +130,10 @@ impl Control {
 
     pub fn tell(&mut self, event: &Value) {
         for client in self.clients.iter_mut().filter(|client| client.role == Role::Control) {
-            client.send_line(event);
+            // A payload that floods its notify socket must not cost a slow listener the events that matter.
+            if event["event"] != "notify" || client.output.len() < MAX_WAITING_BYTES {
+                client.send_line(event);
+            }
         }
     }
 
@@ -166,7 +169,8 @@ impl Control {
     /// Forgets clients that left, and those that hold the payload up.
     pub fn sweep(&mut self) {
         self.clients.retain(|client| {
-            let stalled = client.output.len() > MAX_WAITING_BYTES && client.progress.elapsed() > STALLED_CLIENT;
+            let waited_for = client.role == Role::Attached && client.output.len() > MAX_WAITING_BYTES;
+            let stalled = waited_for && client.progress.elapsed() > STALLED_CLIENT;
             !(client.gone || stalled || (client.closing && client.output.is_empty()))
         });
     }
@@ -188,7 +192,7 @@ impl Client {
         if self.output.is_empty() {
             self.progress = Instant::now();
         }
-        if self.output.len() > MAX_WAITING_BYTES {
+        if self.output.len() > 2 * MAX_WAITING_BYTES {
             self.gone = true; // it does not read its events; it may come back and hear the story anew
             return;
         }
