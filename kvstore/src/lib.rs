@@ -18,6 +18,10 @@ pub mod pb;
 pub mod peer;
 #[cfg(feature = "python")]
 mod python;
+#[cfg(feature = "python")]
+mod python_client;
+#[cfg(feature = "python")]
+mod python_values;
 mod range;
 pub mod reactor;
 mod reads;

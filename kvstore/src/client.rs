@@ -1,1 +1,0 @@
-//! The native client: retries, fail-over, leases, watches.

@@ -1,0 +1,238 @@
+//! Endpoints with a memory of their health. While an endpoint is in use and quiet it is probed, so that one that hangs
+//! without closing its connections (stopped, cut off) is noticed within PROBE_AFTER + PROBE_WAIT. Probes are calls of
+//! the API: members may punish frequent HTTP/2 pings.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tonic::transport::{Channel, Endpoint};
+use tonic::Status;
+
+use crate::pb::etcd;
+
+const CONNECT_WAIT: Duration = Duration::from_millis(500);
+const PROBE_AFTER: Duration = Duration::from_millis(500);
+const PROBE_WAIT: Duration = Duration::from_millis(900);
+/// How long an endpoint that failed is asked last.
+const AVOID: Duration = Duration::from_secs(2);
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection that opens when it is first used. `host:port` means http.
+pub fn channel(url: &str) -> Result<Channel, Status> {
+    let full = if url.contains("://") {
+        url.to_string()
+    } else {
+        format!("http://{url}")
+    };
+    let endpoint = Endpoint::from_shared(full).map_err(|_| {
+        Status::invalid_argument(format!(
+            "{url:?} is not an endpoint: write http://HOST:PORT"
+        ))
+    })?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_WAIT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .connect_lazy())
+}
+
+struct Place {
+    url: String,
+    channel: Mutex<Channel>,
+    avoid_until: Mutex<Option<Instant>>,
+    heard: Mutex<Instant>,
+    users: watch::Sender<usize>,
+    losses: watch::Sender<u64>,
+}
+
+impl Place {
+    fn fail(&self) {
+        *lock(&self.avoid_until) = Some(Instant::now() + AVOID);
+    }
+
+    /// Gives up the connection: whoever waits on it is told, and the next call opens another.
+    fn lose(&self) {
+        self.fail();
+        if let Ok(fresh) = channel(&self.url) {
+            *lock(&self.channel) = fresh;
+        }
+        self.losses.send_modify(|count| *count += 1);
+    }
+
+    async fn probe(self: Arc<Self>) {
+        let mut users = self.users.subscribe();
+        loop {
+            if users.wait_for(|count| *count > 0).await.is_err() {
+                return;
+            }
+            let quiet = lock(&self.heard).elapsed();
+            if quiet < PROBE_AFTER {
+                tokio::time::sleep(PROBE_AFTER - quiet).await;
+                continue;
+            }
+            tokio::time::sleep(PROBE_AFTER / 5).await;
+            let asked = Instant::now();
+            let mut client =
+                etcd::maintenance_client::MaintenanceClient::new(lock(&self.channel).clone());
+            let answer =
+                tokio::time::timeout(PROBE_WAIT, client.status(etcd::StatusRequest {})).await;
+            let answered = match answer {
+                Ok(Ok(_)) => true,
+                Ok(Err(status)) => !super::unreachable(&status),
+                Err(_) => false,
+            };
+            if answered || *lock(&self.heard) > asked {
+                *lock(&self.heard) = Instant::now();
+            } else {
+                self.lose();
+                tokio::time::sleep(PROBE_AFTER).await;
+            }
+        }
+    }
+}
+
+/// One use of an endpoint.
+pub struct Seat {
+    place: Arc<Place>,
+    losses: watch::Receiver<u64>,
+    index: usize,
+    preferred: Arc<AtomicUsize>,
+}
+
+impl Seat {
+    pub fn url(&self) -> &str {
+        &self.place.url
+    }
+
+    pub fn channel(&self) -> Channel {
+        lock(&self.place.channel).clone()
+    }
+
+    /// Returns when the endpoint has been found silent.
+    pub async fn lost(&mut self) {
+        if self.losses.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub fn heard(&self) {
+        *lock(&self.place.heard) = Instant::now();
+        *lock(&self.place.avoid_until) = None;
+        self.preferred.store(self.index, Ordering::Relaxed);
+    }
+
+    pub fn failed(&self) {
+        self.place.fail();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.place.users.send_modify(|count| *count -= 1);
+    }
+}
+
+struct Probed {
+    place: Arc<Place>,
+    probe: AbortHandle,
+}
+
+impl Drop for Probed {
+    fn drop(&mut self) {
+        self.probe.abort();
+        self.place.losses.send_modify(|count| *count += 1);
+    }
+}
+
+/// The endpoints of a client.
+pub struct Pool {
+    places: Mutex<Vec<Probed>>,
+    preferred: Arc<AtomicUsize>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Pool {
+    pub fn new(endpoints: &[String]) -> Result<Self, Status> {
+        let pool = Self {
+            places: Mutex::new(Vec::new()),
+            preferred: Arc::new(AtomicUsize::new(0)),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        pool.replace(endpoints)?;
+        Ok(pool)
+    }
+
+    pub fn len(&self) -> usize {
+        lock(&self.places).len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Endpoints that stay keep their connections; calls on those that go are asked again elsewhere.
+    pub fn replace(&self, endpoints: &[String]) -> Result<(), Status> {
+        let _inside = self.runtime.enter();
+        if endpoints.is_empty() {
+            return Err(Status::invalid_argument(
+                "A client needs at least one endpoint.",
+            ));
+        }
+        let mut places = lock(&self.places);
+        let mut next = Vec::with_capacity(endpoints.len());
+        let mut fresh = Vec::new();
+        for url in endpoints {
+            fresh.push((url.clone(), channel(url)?));
+        }
+        for (url, channel) in fresh {
+            if let Some(at) = places.iter().position(|probed| probed.place.url == url) {
+                next.push(places.swap_remove(at));
+                continue;
+            }
+            let place = Arc::new(Place {
+                url,
+                channel: Mutex::new(channel),
+                avoid_until: Mutex::new(None),
+                heard: Mutex::new(Instant::now()),
+                users: watch::Sender::new(0),
+                losses: watch::Sender::new(0),
+            });
+            let probe = self.runtime.spawn(place.clone().probe()).abort_handle();
+            next.push(Probed { place, probe });
+        }
+        *places = next;
+        self.preferred.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The endpoint that answered last, else the next that is not to be avoided, else the one avoided longest.
+    pub fn take(&self) -> Result<Seat, Status> {
+        let places = lock(&self.places);
+        let count = places.len();
+        let first = self.preferred.load(Ordering::Relaxed);
+        let now = Instant::now();
+        let chosen = (0..count)
+            .map(|step| (first + step) % count)
+            .min_by_key(|&index| {
+                lock(&places[index].place.avoid_until).filter(|until| *until > now)
+            });
+        let index = chosen.ok_or_else(|| Status::unavailable("The client has no endpoints."))?;
+        let place = places[index].place.clone();
+        place.users.send_modify(|users| *users += 1);
+        Ok(Seat {
+            losses: place.losses.subscribe(),
+            place,
+            index,
+            preferred: self.preferred.clone(),
+        })
+    }
+}

@@ -1,0 +1,448 @@
+//! The client for Python: a call returns a number at once, its outcome comes through a queue. An eventfd wakes the
+//! event loop once per batch of outcomes; `drain` then hands over all of them. Calls run on a thread of their own and
+//! never hold the GIL.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, Semaphore};
+use tokio::task::AbortHandle;
+use tonic::Status;
+
+use crate::client::watch::{self, Delivery};
+use crate::client::{Client, Retry};
+use crate::pb::etcd;
+use crate::python_values::{self as values, Answer};
+
+/// Batches of a watch that wait for Python at most; then the member is not read from.
+const WATCH_QUEUE: usize = 64;
+
+pub enum Outcome {
+    Answer(Answer),
+    Delivery(Delivery),
+    Error(Status),
+}
+
+struct Running {
+    task: AbortHandle,
+    credits: Option<Arc<Semaphore>>,
+}
+
+struct Shared {
+    done: Mutex<Vec<(u64, Outcome)>>,
+    running: Mutex<HashMap<u64, Running>>,
+    wake: OwnedFd,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn push(&self, id: u64, outcome: Outcome) {
+        let mut done = lock(&self.done);
+        done.push((id, outcome));
+        if done.len() == 1 {
+            let one = 1u64.to_ne_bytes();
+            // SAFETY: the descriptor is ours and open, the buffer is eight bytes as eventfd(2) asks.
+            unsafe { libc::write(self.wake.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        }
+    }
+
+    /// Says whether the call was still wanted.
+    fn finish(&self, id: u64, outcome: Outcome) {
+        if lock(&self.running).remove(&id).is_some() {
+            self.push(id, outcome);
+        }
+    }
+}
+
+fn runtime() -> PyResult<&'static Runtime> {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime);
+    }
+    let fresh = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("kvstore-client")
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            PyRuntimeError::new_err(format!("The client's thread did not start: {error}"))
+        })?;
+    Ok(RUNTIME.get_or_init(|| fresh))
+}
+
+fn refused(status: &Status) -> PyErr {
+    PyValueError::new_err(status.message().to_string())
+}
+
+/// Calls in flight belong to one event loop; `kvstore.client` is its only user.
+#[pyclass(frozen)]
+pub struct NativeClient {
+    client: Client,
+    shared: Arc<Shared>,
+    next: Mutex<u64>,
+}
+
+impl NativeClient {
+    fn number(&self) -> u64 {
+        let mut next = lock(&self.next);
+        *next += 1;
+        *next
+    }
+
+    fn spawn<F>(
+        &self,
+        credits: Option<Arc<Semaphore>>,
+        make: impl FnOnce(u64) -> F,
+    ) -> PyResult<u64>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let id = self.number();
+        let mut running = lock(&self.shared.running);
+        let task = runtime()?.spawn(make(id)).abort_handle();
+        running.insert(id, Running { task, credits });
+        Ok(id)
+    }
+
+    fn start<F>(&self, call: F) -> PyResult<u64>
+    where
+        F: Future<Output = Result<Answer, Status>> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        self.spawn(None, |id| async move {
+            let outcome = call.await.map_or_else(Outcome::Error, Outcome::Answer);
+            shared.finish(id, outcome);
+        })
+    }
+}
+
+macro_rules! call {
+    ($self:ident, $retry:expr, $service:ident :: $client:ident . $method:ident, $request:expr, $answer:expr) => {{
+        let client = $self.client.clone();
+        let request = $request;
+        $self.start(async move {
+            let answer = client
+                .call($retry, request, |channel, request| async move {
+                    let grpc = etcd::$service::$client::new(channel);
+                    grpc.max_decoding_message_size(usize::MAX)
+                        .$method(request)
+                        .await
+                })
+                .await?;
+            Ok($answer(answer))
+        })
+    }};
+}
+
+#[pymethods]
+impl NativeClient {
+    #[new]
+    fn new(endpoints: Vec<String>, timeout: f64) -> PyResult<Self> {
+        if !(timeout.is_finite() && timeout > 0.0) {
+            return Err(PyValueError::new_err(
+                "A client's timeout is a number of seconds above 0.",
+            ));
+        }
+        let _inside = runtime()?.enter();
+        let client = Client::new(&endpoints, Duration::from_secs_f64(timeout))
+            .map_err(|error| refused(&error))?;
+        // SAFETY: eventfd takes no pointers; the descriptor is checked before it is owned.
+        let wake = unsafe {
+            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            if fd < 0 {
+                return Err(PyOSError::new_err(
+                    std::io::Error::last_os_error().to_string(),
+                ));
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        let shared = Shared {
+            done: Mutex::default(),
+            running: Mutex::default(),
+            wake,
+        };
+        Ok(Self {
+            client,
+            shared: Arc::new(shared),
+            next: Mutex::new(0),
+        })
+    }
+
+    fn fileno(&self) -> i32 {
+        self.shared.wake.as_raw_fd()
+    }
+
+    fn set_endpoints(&self, endpoints: Vec<String>) -> PyResult<()> {
+        self.client
+            .set_endpoints(&endpoints)
+            .map_err(|error| refused(&error))
+    }
+
+    /// Every outcome since the last call: (number, kind, value).
+    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Vec<(u64, &'static str, Bound<'py, PyAny>)>> {
+        let mut eight = [0u8; 8];
+        // SAFETY: as in `push`; the descriptor does not block.
+        unsafe {
+            libc::read(
+                self.shared.wake.as_raw_fd(),
+                eight.as_mut_ptr().cast(),
+                eight.len(),
+            )
+        };
+        let done = std::mem::take(&mut *lock(&self.shared.done));
+        done.into_iter()
+            .map(|(id, outcome)| {
+                values::outcome(py, outcome).map(|(kind, value)| (id, kind, value))
+            })
+            .collect()
+    }
+
+    fn cancel(&self, id: u64) {
+        if let Some(running) = lock(&self.shared.running).remove(&id) {
+            running.task.abort();
+        }
+    }
+
+    /// Room for one more batch of a watch.
+    fn more(&self, id: u64) {
+        if let Some(credits) = lock(&self.shared.running)
+            .get(&id)
+            .and_then(|running| running.credits.as_ref())
+        {
+            credits.add_permits(1);
+        }
+    }
+
+    fn close(&self) {
+        for (_, running) in lock(&self.shared.running).drain() {
+            running.task.abort();
+        }
+    }
+
+    /// How many calls and watches are in flight.
+    fn in_flight(&self) -> usize {
+        lock(&self.shared.running).len()
+    }
+
+    fn operate(&self, op: values::Op) -> PyResult<u64> {
+        match op.request()? {
+            etcd::request_op::Request::RequestRange(request) => {
+                call!(
+                    self,
+                    Retry::Safe,
+                    kv_client::KvClient.range,
+                    request,
+                    Answer::Range
+                )
+            }
+            etcd::request_op::Request::RequestPut(request) => {
+                call!(
+                    self,
+                    Retry::Unsent,
+                    kv_client::KvClient.put,
+                    request,
+                    Answer::Put
+                )
+            }
+            etcd::request_op::Request::RequestDeleteRange(request) => {
+                call!(
+                    self,
+                    Retry::Unsent,
+                    kv_client::KvClient.delete_range,
+                    request,
+                    Answer::Delete
+                )
+            }
+            etcd::request_op::Request::RequestTxn(request) => {
+                let reads = request.success.iter().chain(&request.failure).all(|op| {
+                    matches!(op.request, Some(etcd::request_op::Request::RequestRange(_)))
+                });
+                let retry = if reads { Retry::Safe } else { Retry::Unsent };
+                call!(self, retry, kv_client::KvClient.txn, request, Answer::Txn)
+            }
+        }
+    }
+
+    fn compact(&self, revision: i64, physical: bool) -> PyResult<u64> {
+        let request = etcd::CompactionRequest { revision, physical };
+        call!(
+            self,
+            Retry::Unsent,
+            kv_client::KvClient.compact,
+            request,
+            |a: etcd::CompactionResponse| Answer::Header(a.header)
+        )
+    }
+
+    #[pyo3(signature = (key, range_end, start_revision, prev_kv, progress_notify))]
+    fn watch(
+        &self,
+        key: &[u8],
+        range_end: &[u8],
+        start_revision: i64,
+        prev_kv: bool,
+        progress_notify: bool,
+    ) -> PyResult<u64> {
+        let create = etcd::WatchCreateRequest {
+            key: bytes::Bytes::copy_from_slice(key),
+            range_end: bytes::Bytes::copy_from_slice(range_end),
+            start_revision,
+            prev_kv,
+            progress_notify,
+            ..Default::default()
+        };
+        let credits = Arc::new(Semaphore::new(WATCH_QUEUE));
+        let (client, shared, room) = (self.client.clone(), self.shared.clone(), credits.clone());
+        self.spawn(Some(credits), |id| async move {
+            let (sink, mut deliveries) = mpsc::channel(1);
+            let follow = watch::follow(client, create, sink);
+            let deliver = async {
+                while let Some(delivery) = deliveries.recv().await {
+                    if let Ok(permit) = room.acquire().await {
+                        permit.forget();
+                    }
+                    let last = matches!(delivery, Delivery::Compacted(_) | Delivery::Failed(_));
+                    if last {
+                        shared.finish(id, Outcome::Delivery(delivery));
+                    } else {
+                        shared.push(id, Outcome::Delivery(delivery));
+                    }
+                }
+            };
+            tokio::join!(follow, deliver);
+        })
+    }
+
+    fn lease_grant(&self, ttl: i64, id: i64) -> PyResult<u64> {
+        // A grant whose answer is lost leaves a lease that nobody renews; with an id of the caller's it would be refused.
+        let retry = if id == 0 { Retry::Safe } else { Retry::Unsent };
+        call!(
+            self,
+            retry,
+            lease_client::LeaseClient.lease_grant,
+            etcd::LeaseGrantRequest { ttl, id },
+            Answer::Grant
+        )
+    }
+
+    fn lease_revoke(&self, id: i64) -> PyResult<u64> {
+        let request = etcd::LeaseRevokeRequest { id };
+        call!(
+            self,
+            Retry::Unsent,
+            lease_client::LeaseClient.lease_revoke,
+            request,
+            |a: etcd::LeaseRevokeResponse| { Answer::Header(a.header) }
+        )
+    }
+
+    fn lease_keepalive(&self, id: i64) -> PyResult<u64> {
+        let client = self.client.clone();
+        self.start(async move { client.keep_alive(id).await.map(Answer::Number) })
+    }
+
+    fn lease_time_to_live(&self, id: i64, keys: bool) -> PyResult<u64> {
+        let request = etcd::LeaseTimeToLiveRequest { id, keys };
+        call!(
+            self,
+            Retry::Safe,
+            lease_client::LeaseClient.lease_time_to_live,
+            request,
+            Answer::TimeToLive
+        )
+    }
+
+    fn leases(&self) -> PyResult<u64> {
+        let request = etcd::LeaseLeasesRequest {};
+        call!(
+            self,
+            Retry::Safe,
+            lease_client::LeaseClient.lease_leases,
+            request,
+            Answer::Leases
+        )
+    }
+
+    fn member_list(&self, linearizable: bool) -> PyResult<u64> {
+        let request = etcd::MemberListRequest { linearizable };
+        call!(
+            self,
+            Retry::Safe,
+            cluster_client::ClusterClient.member_list,
+            request,
+            |a: etcd::MemberListResponse| { Answer::Members(a.header, 0, a.members) }
+        )
+    }
+
+    fn member_add(&self, peer_urls: Vec<String>, learner: bool) -> PyResult<u64> {
+        let request = etcd::MemberAddRequest {
+            peer_ur_ls: peer_urls,
+            is_learner: learner,
+        };
+        call!(
+            self,
+            Retry::Unsent,
+            cluster_client::ClusterClient.member_add,
+            request,
+            |a: etcd::MemberAddResponse| {
+                Answer::Members(a.header, a.member.map_or(0, |member| member.id), a.members)
+            }
+        )
+    }
+
+    fn member_remove(&self, id: u64) -> PyResult<u64> {
+        let request = etcd::MemberRemoveRequest { id };
+        call!(
+            self,
+            Retry::Unsent,
+            cluster_client::ClusterClient.member_remove,
+            request,
+            |a: etcd::MemberRemoveResponse| { Answer::Members(a.header, 0, a.members) }
+        )
+    }
+
+    fn member_update(&self, id: u64, peer_urls: Vec<String>) -> PyResult<u64> {
+        let request = etcd::MemberUpdateRequest {
+            id,
+            peer_ur_ls: peer_urls,
+        };
+        call!(
+            self,
+            Retry::Safe,
+            cluster_client::ClusterClient.member_update,
+            request,
+            |a: etcd::MemberUpdateResponse| { Answer::Members(a.header, 0, a.members) }
+        )
+    }
+
+    fn member_promote(&self, id: u64) -> PyResult<u64> {
+        let request = etcd::MemberPromoteRequest { id };
+        call!(
+            self,
+            Retry::Unsent,
+            cluster_client::ClusterClient.member_promote,
+            request,
+            |a: etcd::MemberPromoteResponse| { Answer::Members(a.header, 0, a.members) }
+        )
+    }
+
+    fn status(&self, endpoint: String) -> PyResult<u64> {
+        let client = self.client.clone();
+        self.start(async move { client.status(&endpoint).await.map(Answer::Status) })
+    }
+}
+
+impl Drop for NativeClient {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,152 @@
+"""The asyncio client against real members: values, errors, watches that resume, fail-over, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from kvstore.client import Client, prefix_end
+from kvstore.errors import Compacted, LeaseNotFound, StoreError, Unavailable
+from kvstore.model import Compare, Op, RangeResult, TxnResult
+from tests.unit.kvstore.members import Cluster, free_port
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(Path(tmp_path_factory.mktemp("members")), 3)
+    yield made
+    made.close()
+
+
+@pytest_asyncio.fixture
+async def client(cluster: Cluster) -> AsyncIterator[Client]:
+    async with Client(cluster.endpoints) as made:
+        yield made
+
+
+def test_prefix_end() -> None:
+    assert [prefix_end(key) for key in (b"a", b"a\xff", b"\xff", b"")] == [b"b", b"b", b"\0", b"\0"]
+
+
+async def test_values(client: Client) -> None:
+    first = await client.put(b"v/a", b"1")
+    second = await client.put(b"v/a", b"2", prev_kv=True)
+    assert second.prev is not None and second.prev.value == b"1"
+    assert second.header.revision == first.header.revision + 1
+    await client.put(b"v/b", b"3")
+    found = await client.get(b"v/", range_end=prefix_end(b"v/"), limit=1, sort=("key", True))
+    assert [kv.key for kv in found.kvs] == [b"v/b"] and found.more and found.count == 2
+    old = await client.get(b"v/a", revision=first.header.revision)
+    assert old.kvs[0].value == b"1"
+    gone = await client.delete(b"v/", range_end=prefix_end(b"v/"), prev_kv=True)
+    assert gone.deleted == 2 and [kv.value for kv in gone.prev] == [b"2", b"3"]
+
+
+async def test_txn(client: Client) -> None:
+    done = await client.txn([Compare.version(b"t", "=", 0)], [Op.put(b"t", b"x"), Op.get(b"t")], [Op.get(b"t")])
+    assert done.succeeded
+    read = done.responses[1]
+    assert isinstance(read, RangeResult) and read.kvs[0].value == b"x"
+    inner = Op.txn((Compare.value(b"t", "=", b"x"),), (Op.delete(b"t"),))
+    done = await client.txn([Compare.create(b"t", ">", 0)], [inner])
+    assert isinstance(done.responses[0], TxnResult) and done.responses[0].succeeded
+    with pytest.raises(StoreError, match="duplicate key"):
+        await client.txn([], [Op.put(b"t", b"1"), Op.put(b"t", b"2")])
+
+
+async def test_leases(client: Client) -> None:
+    grant = await client.lease_grant(60)
+    await client.put(b"l", b"", lease=grant.id)
+    assert await client.lease_keepalive(grant.id) == 60
+    assert (await client.lease_time_to_live(grant.id, keys=True)).keys == (b"l",)
+    assert grant.id in await client.leases()
+    await client.lease_revoke(grant.id)
+    assert not (await client.get(b"l")).kvs
+    with pytest.raises(LeaseNotFound):
+        await client.lease_keepalive(grant.id)
+    with pytest.raises(LeaseNotFound):
+        await client.put(b"l", b"", lease=grant.id)
+
+
+async def test_members_and_status(client: Client, cluster: Cluster) -> None:
+    members = await client.member_list()
+    assert {one.name for one in members.members} == {"m0", "m1", "m2"}
+    status = await client.status(cluster.endpoints[0])
+    assert status.member_id in {one.id for one in members.members} and status.leader
+
+
+async def test_watch_and_compaction(client: Client) -> None:
+    async with client.watch(b"w/", range_end=prefix_end(b"w/")) as watch:
+        put = await client.put(b"w/a", b"1")
+        await client.txn([], [Op.delete(b"w/a"), Op.put(b"w/b", b"2")])
+        seen = []
+        async for batch in watch:
+            seen += [(event.type, event.kv.key, event.kv.mod_revision) for event in batch.events]
+            if len(seen) == 3:
+                break
+    first = put.header.revision
+    assert seen[0] == ("put", b"w/a", first)
+    assert sorted(seen[1:]) == [("delete", b"w/a", first + 1), ("put", b"w/b", first + 1)]
+    await client.compact(first + 1)
+    with pytest.raises(Compacted) as caught:
+        async with client.watch(b"w/", start_revision=1) as watch:
+            await anext(watch)
+    assert caught.value.revision == first + 1
+
+
+async def test_cancelling_leaves_nothing(client: Client, cluster: Cluster) -> None:
+    async with client.watch(b"never") as watch:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await anext(watch)
+    call = asyncio.create_task(client.put(b"c", b""))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert client._native.in_flight() == 0
+
+
+async def test_nobody_there() -> None:
+    async with Client([f"http://127.0.0.1:{free_port()}"], timeout=0.5) as client:
+        begin = time.monotonic()
+        with pytest.raises(Unavailable):
+            await client.put(b"a", b"")
+        assert time.monotonic() - begin < 2
+
+
+async def test_a_dead_endpoint_is_passed_over_by_writes(cluster: Cluster) -> None:
+    async with Client([f"http://127.0.0.1:{free_port()}", *cluster.endpoints]) as client:
+        await client.put(b"f", b"1")
+
+
+async def test_a_stopped_member_is_left_without_gap_or_repeat(cluster: Cluster) -> None:
+    """The watch hangs on a follower that is stopped; writes go on through the others."""
+    async with Client(cluster.endpoints) as client:
+        status = [await client.status(endpoint) for endpoint in cluster.endpoints]
+        victim = next(at for at, one in enumerate(status) if one.leader != one.member_id)
+        order = [cluster.endpoints[victim], *(one for at, one in enumerate(cluster.endpoints) if at != victim)]
+        async with (
+            Client(order) as watcher,
+            Client(order[1:]) as writer,
+            watcher.watch(b"s/", range_end=prefix_end(b"s/")) as watch,
+        ):
+            await writer.put(b"s/0", b"")
+            seen = [event.kv.key for event in (await anext(watch)).events]
+            cluster.processes[victim].send_signal(signal.SIGSTOP)
+            try:
+                begin = time.monotonic()
+                for at in range(1, 50):
+                    await writer.put(b"s/%d" % at, b"")
+                while len(seen) < 50:
+                    seen += [event.kv.key for event in (await anext(watch)).events]
+                assert time.monotonic() - begin < 4
+            finally:
+                cluster.processes[victim].send_signal(signal.SIGCONT)
+            assert seen == [b"s/%d" % at for at in range(50)]
