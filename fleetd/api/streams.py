@@ -13,10 +13,12 @@ from aiohttp import web
 from fleetd.api.errors import ApiError
 from fleetd.registry import Registry, keys, records
 from fleetd.registry.follow import Changed, follow
+from kvstore.client import prefix_end
 
 Journal = Callable[[str, int, bool], AsyncIterator[Mapping[str, Any]]]
 """journal(unit, lines, follow): lines of a unit, wherever it runs; `lines` 0 for all."""
 KINDS = frozenset({"units", "placements", "states", "reasons", "presence"})
+"""What users are told of. All of it lies behind `placements/`, so unit files and containers are not even read."""
 HEARTBEAT_S = 15.0
 """A line is sent at least this often, so that a client that is gone is noticed."""
 
@@ -69,7 +71,7 @@ class StreamRoutes:
             return event is not None and (not wanted or event.get("unit", "") in wanted or "unit" not in event)
 
         seen: set[bytes] = set()
-        async for change in follow(self._registry.client, keys.ROOT):
+        async for change in follow(self._registry.client, keys.PLACEMENTS, prefix_end(keys.ROOT)):
             if isinstance(change, Changed):
                 for item in change.events:
                     value = item.kv.value if item.type == "put" else None

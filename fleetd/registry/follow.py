@@ -34,13 +34,13 @@ class Changed:
     events: tuple[Event, ...]
 
 
-async def list_prefix(client: Client, prefix: bytes, *, revision: int = 0, keys_only: bool = False) -> Listed:
-    """Read a prefix in pages, all at one revision."""
-    end = prefix_end(prefix)
+async def list_prefix(client: Client, prefix: bytes, *, end: bytes = b"", revision: int = 0) -> Listed:
+    """Read a prefix, or the keys from it to before `end`, in pages, all at one revision."""
+    end = end or prefix_end(prefix)
     kvs: list[KeyValue] = []
     start = prefix
     while True:
-        page = await client.get(start, range_end=end, limit=PAGE, revision=revision, keys_only=keys_only)
+        page = await client.get(start, range_end=end, limit=PAGE, revision=revision)
         revision = revision or page.header.revision
         kvs.extend(page.kvs)
         if not page.more or not page.kvs:
@@ -48,13 +48,14 @@ async def list_prefix(client: Client, prefix: bytes, *, revision: int = 0, keys_
         start = page.kvs[-1].key + b"\0"
 
 
-async def follow(client: Client, prefix: bytes) -> AsyncIterator[Listed | Changed]:
-    """Yield the prefix, then its changes, for ever. While the store is away nothing is yielded."""
+async def follow(client: Client, prefix: bytes, end: bytes = b"") -> AsyncIterator[Listed | Changed]:
+    """Yield the prefix, or the keys from it to before `end`, then the changes, for ever. While the store is away
+    nothing is yielded."""
     while True:
         try:
-            listed = await list_prefix(client, prefix)
+            listed = await list_prefix(client, prefix, end=end)
             yield listed
-            watch = client.watch(prefix, range_end=prefix_end(prefix), start_revision=listed.revision + 1)
+            watch = client.watch(prefix, range_end=end or prefix_end(prefix), start_revision=listed.revision + 1)
             async with watch:
                 async for batch in watch:
                     yield Changed(batch.revision, batch.events)

@@ -23,6 +23,8 @@ from kvstore.model import Op
 log = logging.getLogger(__name__)
 BATCH = 128
 """Operations in one transaction; etcd's own limit."""
+ASK_AGAIN_S = 5.0
+"""How long an engine's answer is waited for; a new lease also counts from then on."""
 FILES_KEPT = 1024
 """Unit files that are kept in memory."""
 
@@ -94,6 +96,9 @@ class ClusterLink:
                 if self._returning:
                     await self._come_back(self._lease)
                 await self._send()
+            except TimeoutError:
+                log.warning("No engine has answered this machine's return; it is asked again.")
+                self._wake.set()
             except LeaseNotFound:
                 log.warning("The machine's lease is gone; reports wait for a new one.")
             except StoreError as error:
@@ -123,7 +128,7 @@ class ClusterLink:
         asked = await self._client.put(key, claim.value())
         log.info("Back after a lost lease with %d running units; the engine is asked.", len(claim.asking or ()))
         watch = self._client.watch(key, start_revision=asked.header.revision + 1)
-        async with watch:
+        async with asyncio.timeout(ASK_AGAIN_S), watch:
             async for batch in watch:
                 for event in batch.events:
                     if event.type != "put":
@@ -133,9 +138,6 @@ class ClusterLink:
                         self._returning = False
                         self._ready.set()
                         return
-                if lease != self._lease:
-                    self._wake.set()
-                    return
 
     async def placements(self) -> AsyncIterator[Mapping[str, Placement]]:
         """Yield the whole set for this machine, first as it is now, then after every change."""

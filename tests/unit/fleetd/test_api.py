@@ -1,0 +1,152 @@
+"""The fleet API v1 and ours, asked over the unix socket by our own client, on a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetd.api.client import ApiClient, ClientError
+from fleetd.api.server import ApiServer
+from fleetd.engine import Engine
+from fleetd.registry import Registry
+from kvstore.client import Client
+from tests.unit.fleetd.world import Member, members, store, until
+
+OPTIONS = [{"section": "Service", "name": "ExecStart", "value": "/bin/sleep 9"}]
+TEXT = "[Service]\nExecStart=/bin/sleep 9\n"
+
+
+async def journal(unit: str, lines: int, follow: bool) -> AsyncIterator[Mapping[str, Any]]:
+    for index in range(lines):
+        yield {"time_ns": index, "machine": "a" * 32, "stream": "stdout", "text": f"{unit} {index}"}
+
+
+@asynccontextmanager
+async def served(directory: Path) -> AsyncIterator[tuple[ApiClient, Registry, list[Member]]]:
+    with store(directory) as url:
+        client = Client([url])
+        registry = Registry(client, "a" * 32)
+        server = ApiServer(directory / "fleet.sock", registry, journal=journal)
+        await server.start()
+        leader = asyncio.create_task(Engine(client, "a" * 32).run())
+        try:
+            async with members(client, "a" * 32, "b" * 32) as machines:
+                yield ApiClient(f"unix://{directory}/fleet.sock"), registry, machines
+        finally:
+            leader.cancel()
+            await asyncio.gather(leader, return_exceptions=True)
+            await server.stop()
+            await client.close()
+
+
+async def ask(api: ApiClient, method: str, path: str, body: Any = None) -> Any:
+    return await asyncio.to_thread(api.request, method, path, body)
+
+
+async def refused(api: ApiClient, method: str, path: str, body: Any = None) -> tuple[int, str]:
+    with pytest.raises(ClientError) as error:
+        await ask(api, method, path, body)
+    return error.value.status, str(error.value)
+
+
+async def test_a_unit_s_life_over_the_api(tmp_path: Path) -> None:
+    async with served(tmp_path) as (api, registry, machines):
+        assert stat.S_IMODE((tmp_path / "fleet.sock").stat().st_mode) == 0o660
+        path = "/fleet/v1/units/x.service"
+        await ask(api, "PUT", path, {"desiredState": "launched", "options": OPTIONS})
+        await until(lambda: any(m.placed for m in machines))
+        async with asyncio.timeout(5):
+            while not await registry.states():
+                await asyncio.sleep(0.02)
+        unit = await ask(api, "GET", path)
+        assert (unit["options"], unit["desiredState"], unit["currentState"]) == (OPTIONS, "launched", "launched")
+        (state,) = (await ask(api, "GET", "/fleet/v1/state?unitName=x.service"))["states"]
+        assert (state["machineID"], state["systemdActiveState"]) == (unit["machineID"], "active")
+        assert (await ask(api, "GET", "/fleet/v1/state?machineID=none"))["states"] == []
+        await ask(api, "PUT", path, {"desiredState": "inactive"})
+        await until(lambda: not any(m.placed for m in machines))
+        await ask(api, "DELETE", path)
+        assert await refused(api, "GET", path) == (404, "unit x.service does not exist")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"desiredState": "launched"}, 409, "options field is empty"),
+        ({"desiredState": "flying", "options": OPTIONS}, 400, "desiredState"),
+        ({"desiredState": "loaded", "options": OPTIONS, "name": "y.service"}, 400, "differs from unit name"),
+        (
+            {"desiredState": "loaded", "text": "[Service]\nExecStart=/bin/a\nTimeoutStopSec=abc\n"},
+            400,
+            "x.service:3:16",
+        ),
+        ([], 400, "invalid unit entity"),
+    ],
+)
+async def test_bad_requests(tmp_path: Path, body: Any, status: int, words: str) -> None:
+    async with served(tmp_path) as (api, _, _):
+        found, text = await refused(api, "PUT", "/fleet/v1/units/x.service", body)
+        assert found == status
+        assert words in text
+
+
+async def test_lists_come_in_pages(tmp_path: Path) -> None:
+    async with served(tmp_path) as (api, registry, _):
+        names = [f"u{i:03}.service" for i in range(230)]
+        await asyncio.gather(*(registry.create_unit(name, TEXT, "inactive") for name in names))
+        first = await ask(api, "GET", "/fleet/v1/units")
+        assert len(first["units"]) == 100
+        assert first["nextPageToken"]
+        assert [unit["name"] for unit in await asyncio.to_thread(api.units)] == names
+        status, text = await refused(api, "GET", "/fleet/v1/units?nextPageToken=%21")
+        assert (status, text) == (400, "invalid value of nextPageToken query parameter")
+        assert [m["id"] for m in await asyncio.to_thread(api.machines)] == ["a" * 32, "b" * 32]
+        assert (await ask(api, "GET", "/fleet/v1/discovery"))["basePath"] == "/fleet/v1/"
+        assert (await refused(api, "GET", "/nowhere"))[0] == 404
+
+
+async def test_events_tell_what_is_and_what_becomes(tmp_path: Path) -> None:
+    async with served(tmp_path) as (api, registry, _):
+        await registry.create_unit("x.service", TEXT, "inactive")
+        await registry.create_unit("other.service", TEXT, "launched")
+        kinds: list[tuple[str, bool]] = []
+        started = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def listen() -> None:
+            for event in api.events(["x.service"]):
+                assert event.get("unit") in (None, "x.service")
+                if event["kind"] == "now":
+                    loop.call_soon_threadsafe(started.set)
+                elif event["kind"] != "presence":
+                    kinds.append((event["kind"], event["gone"]))
+                if event["kind"] == "states" and event["active"] == "active":
+                    return
+
+        task = asyncio.create_task(asyncio.to_thread(listen))
+        async with asyncio.timeout(10):
+            await started.wait()
+            await registry.set_desired("x.service", "launched")
+            await task
+        assert kinds == [("units", False), ("units", False), ("placements", False), ("states", False)]
+
+
+async def test_the_journal_hook_is_streamed(tmp_path: Path) -> None:
+    async with served(tmp_path) as (api, registry, _):
+        await registry.create_unit("x.service", TEXT, "inactive")
+        lines = await asyncio.to_thread(lambda: list(api.journal("x.service", 3, False)))
+        assert [line["text"] for line in lines] == ["x.service 0", "x.service 1", "x.service 2"]
+        assert (await refused(api, "GET", "/fleetd/v1/journal/y.service"))[0] == 404
+
+
+def test_an_absent_fleetd_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match=r"fleetd does not answer on unix://.*Is it running here"):
+        ApiClient(f"unix://{tmp_path}/none.sock").machines()
+    with pytest.raises(ClientError, match="neither unix:///PATH nor http://HOST:PORT"):
+        ApiClient("ftp://x")

@@ -1,0 +1,121 @@
+"""The engine and the agent's link on a real store: placing, moving, coming back, being deposed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fleetd.engine import Engine
+from fleetd.engine.commit import Deposed, commit
+from fleetd.engine.decisions import Explain
+from fleetd.registry import Registry, keys
+from kvstore.client import Client
+from tests.unit.fleetd.world import Member, members, store, until
+
+TEXT = "[Service]\nExecStart=/bin/sleep 1000\n"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    with store(tmp_path) as found:
+        yield found
+
+
+class CountingClient(Client):
+    """Counts Range requests; the engine's transactions have none inside."""
+
+    ranges = 0
+
+    async def get(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
+        self.ranges += 1
+        return await super().get(*args, **kwargs)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def engine(url: str, machine: str) -> AsyncIterator[tuple[Engine, CountingClient]]:
+    client = CountingClient([url])
+    leader = Engine(client, machine)
+    task = asyncio.create_task(leader.run())
+    try:
+        yield leader, client
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await client.close()
+
+
+async def test_a_thousand_units_are_placed_without_a_range_request(url: str) -> None:
+    client = Client([url])
+    async with members(client, "a", "b", "c") as machines, engine(url, "a") as (leader, counted):
+        await until(lambda: leader.leading)
+        await asyncio.sleep(0.3)
+        counted.ranges = 0
+        registry = Registry(client, "a")
+        for start in range(0, 1000, 50):
+            names = [f"u{i}.service" for i in range(start, start + 50)]
+            assert all(await asyncio.gather(*(registry.create_unit(name, TEXT, "launched") for name in names)))
+        await until(lambda: sum(len(m.placed) for m in machines) == 1000, 30)
+        assert counted.ranges == 0
+        assert sorted(len(m.placed) for m in machines) == [333, 333, 334]
+    await client.close()
+
+
+async def test_a_silent_machine_s_units_move_and_come_back_or_stay(url: str) -> None:
+    client = Client([url])
+    async with members(client, "a", "b", "c") as machines, engine(url, "a") as (leader, _):
+        await until(lambda: leader.leading)
+        registry = Registry(client, "a")
+        for index in range(9):
+            await registry.create_unit(f"u{index}.service", TEXT, "launched")
+        await until(lambda: all(len(m.placed) == 3 for m in machines))
+        lost: Member = machines[2]
+        before = set(lost.placed)
+        await asyncio.sleep(0.3)
+        lost.fall_silent()
+        assert await until(lambda: len(machines[0].placed) + len(machines[1].placed) == 9, 10) <= 6
+        assert set(lost.placed) == before, "a machine that was thought dead keeps what it runs until it is answered"
+        await asyncio.sleep(0.5)
+        await lost.appear()
+        await until(lambda: not lost.placed)
+        placed = {(m.registry.machine_id, unit) for m in machines for unit in m.placed}
+        async with asyncio.timeout(5):
+            while {(s.machine, s.state.unit) for s in await registry.states()} != placed:
+                await asyncio.sleep(0.02)
+    await client.close()
+
+
+async def test_a_unit_that_no_machine_takes_has_a_reason(url: str) -> None:
+    client = Client([url])
+    async with members(client, "a") as machines, engine(url, "a"):
+        registry = Registry(client, "a")
+        await registry.create_unit("x.service", TEXT + "[X-Fleet]\nMachineMetadata=disk=tape\n", "launched")
+        async with asyncio.timeout(5):
+            while not await registry.reason("x.service"):
+                await asyncio.sleep(0.02)
+        assert "without metadata disk=tape" in await registry.reason("x.service")
+        await registry.replace_unit("x.service", TEXT, "launched")
+        await until(lambda: "x.service" in machines[0].placed)
+        assert await registry.reason("x.service") == ""
+    await client.close()
+
+
+async def test_another_engine_takes_over_and_the_old_one_s_writes_fail(url: str) -> None:
+    client = Client([url])
+    async with engine(url, "b") as (second, _):
+        await until(lambda: second.leading)
+        assert await Registry(client, "a").engine_leader() == "b"
+        term = (await client.get(keys.LEADER)).kvs[0].create_revision
+        assert await commit(client, term, [(Explain("x.service", "because"),)])
+        async with engine(url, "a") as (first, _):
+            await asyncio.sleep(0.5)
+            assert not first.leading
+            await client.delete(keys.LEADER)
+            await until(lambda: first.leading or not second.leading, 10)
+            with pytest.raises(Deposed):
+                await commit(client, term, [(Explain("x.service", "still"),)])
+        assert await Registry(client, "a").reason("x.service") != "still"
+    await client.close()
