@@ -1,0 +1,123 @@
+"""Which machines are members of the store: lets joiners in, one learner at a time, and promotes what has caught up.
+
+The first `--voters` machines vote; the others use the store through a gateway. A machine that comes back with an empty
+disk is a new member: its old one is removed first, and no member id is ever used twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from agent.pb import node_pb2 as pb
+from kvstore.client import Client
+from kvstore.errors import StoreError
+from kvstore.model import Member
+
+log = logging.getLogger("fleetd.voters")
+
+PROMOTE_RETRY_S = 0.2
+ADMIT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The machine is already in as it asks; answer the same again."""
+
+
+@dataclass(frozen=True)
+class Add:
+    """Add it as a learner, after removing these old members."""
+
+    remove: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class AsClient:
+    """The store has its voters: use it through a gateway."""
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """Another change is under way; ask again."""
+
+    why: str
+
+
+def admit(members: tuple[Member, ...], voters: int, machine_id: str, peer_url: str) -> Keep | Add | AsClient | NotYet:
+    """Decide about a joiner with an empty disk."""
+    unstarted = [m for m in members if not m.name and peer_url in m.peer_urls]
+    if unstarted:
+        return Keep()
+    old = tuple(m.id for m in members if m.name == machine_id or peer_url in m.peer_urls)
+    others = [m for m in members if m.id not in old]
+    if len(others) >= voters:
+        return AsClient()
+    learners = [m for m in others if m.is_learner]
+    if learners:
+        name = learners[0].name or learners[0].peer_urls[0]
+        return NotYet(f"{name} is joining now; one at a time")
+    return Add(old)
+
+
+class Voters:
+    """The store's membership, as one machine may change it."""
+
+    def __init__(self, client: Client, voters: int, cluster_id: str) -> None:
+        self._client = client
+        self._voters = voters
+        self._cluster_id = cluster_id
+        self._lock = asyncio.Lock()
+
+    async def join(self, request: pb.JoinRequest) -> pb.JoinResponse:
+        """Answer a machine that asks to be let in."""
+        try:
+            async with asyncio.timeout(ADMIT_TIMEOUT_S), self._lock:
+                return await self._join(request)
+        except (StoreError, TimeoutError) as error:
+            return pb.JoinResponse(cluster_id=self._cluster_id, why=f"the store can't be changed now: {error}")
+
+    async def _join(self, request: pb.JoinRequest) -> pb.JoinResponse:
+        members = (await self._client.member_list()).members
+        decision = admit(members, self._voters, request.machine_id, request.peer_url)
+        match decision:
+            case NotYet(why):
+                return pb.JoinResponse(cluster_id=self._cluster_id, why=why)
+            case Add(remove):
+                for member in remove:
+                    log.warning("removing the old member %x of %s", member, request.machine_id)
+                    await self._client.member_remove(member)
+                await self._client.member_add([request.peer_url], learner=True)
+                members = (await self._client.member_list()).members
+                log.info("%s joins as a learner", request.machine_id)
+            case _:
+                pass
+        endpoints = [url for m in members if not m.is_learner for url in m.client_urls[:1]]
+        initial = ",".join(
+            f"{m.name or request.machine_id}={url}"
+            for m in members
+            for url in m.peer_urls
+            if m.name or url == request.peer_url
+        )
+        return pb.JoinResponse(
+            cluster_id=self._cluster_id,
+            voters=self._voters,
+            store_endpoints=endpoints,
+            member=not isinstance(decision, AsClient),
+            initial_cluster=initial,
+        )
+
+    async def promote(self, name: str) -> None:
+        """Called by a machine for its own member: returns once it votes."""
+        while True:
+            with contextlib.suppress(StoreError):
+                mine = [m for m in (await self._client.member_list()).members if m.name == name]
+                if mine and not mine[0].is_learner:
+                    return
+                if mine:
+                    await self._client.member_promote(mine[0].id)
+                    log.info("member %x votes now", mine[0].id)
+                    return
+            await asyncio.sleep(PROMOTE_RETRY_S)
