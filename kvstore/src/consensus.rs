@@ -3,17 +3,18 @@
 //! Order that the caller keeps: take `ready()`, hand `append` to the disk, send `messages`, apply `committed` and say
 //! so with `applied`; when the disk reports a number, `on_persisted`. Messages that must wait for the disk are held here.
 
+mod storage;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType};
-use raft::{
-    Config, GetEntriesContext, RaftState, RawNode, SnapshotStatus, StateRole, Storage, StorageError,
-};
+use raft::{Config, RawNode, SnapshotStatus, StateRole};
 use raft_prost::Message as _;
 
-use crate::log::{ConfState, Entry, EntryKind, HardState, SnapshotMeta};
+use crate::log::{ConfState, Entry, HardState, SnapshotMeta};
 use crate::reads::Reads;
+use storage::{from_raft, snapshot_meta, snapshot_of, Log};
 
 /// Largest run of entries in one message.
 const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
@@ -164,6 +165,7 @@ pub struct Consensus {
     held: VecDeque<Held>,
     release: Vec<Outgoing>,
     election_ticks: usize,
+    state_applied: u64,
     random: u64,
     shape: (u64, StateRole),
 }
@@ -193,6 +195,7 @@ impl Consensus {
             held: VecDeque::new(),
             release: Vec::new(),
             election_ticks: options.election_ticks,
+            state_applied: applied,
             random: options.seed ^ id.rotate_left(17) ^ 0x9E37_79B9_7F4A_7C15,
             shape: (u64::MAX, StateRole::Follower),
         };
@@ -304,13 +307,18 @@ impl Consensus {
         }
         if let Some(done) = done {
             self.node.on_persist_ready(done);
+            self.applied(0);
             self.settle();
         }
     }
 
     /// The state machine has applied everything up to `index`.
     pub fn applied(&mut self, index: u64) {
-        if index > self.node.raft.raft_log.applied {
+        self.state_applied = self.state_applied.max(index);
+        let log = &self.node.raft.raft_log;
+        // A state that came as a snapshot counts once the log on disk knows of it.
+        let index = self.state_applied.min(log.persisted).min(log.committed);
+        if index > log.applied {
             self.node.mut_store().applied = index;
             self.node.advance_apply_to(index);
         }
@@ -568,188 +576,5 @@ fn conf_change(change: RaftChange, context: Bytes) -> eraftpb::ConfChange {
     out
 }
 
-fn from_raft(entry: &eraftpb::Entry) -> Entry {
-    let kind = if entry.entry_type() == EntryType::EntryNormal {
-        EntryKind::Normal
-    } else {
-        EntryKind::ConfChange
-    };
-    Entry {
-        index: entry.index,
-        term: entry.term,
-        kind,
-        data: Bytes::copy_from_slice(&entry.data),
-    }
-}
-
-fn to_raft(entry: Entry) -> eraftpb::Entry {
-    let mut out = eraftpb::Entry {
-        index: entry.index,
-        term: entry.term,
-        data: entry.data.into(),
-        ..Default::default()
-    };
-    if entry.kind == EntryKind::ConfChange {
-        out.set_entry_type(EntryType::EntryConfChange);
-    }
-    out
-}
-
-fn to_raft_conf(conf: &ConfState) -> eraftpb::ConfState {
-    eraftpb::ConfState {
-        voters: conf.voters.clone(),
-        learners: conf.learners.clone(),
-        ..Default::default()
-    }
-}
-
-fn snapshot_of(meta: &SnapshotMeta) -> eraftpb::Snapshot {
-    let conf_state = Some(to_raft_conf(&meta.conf));
-    let metadata = eraftpb::SnapshotMetadata {
-        conf_state,
-        index: meta.index,
-        term: meta.term,
-    };
-    eraftpb::Snapshot {
-        data: Vec::new(),
-        metadata: Some(metadata),
-    }
-}
-
-fn snapshot_meta(snapshot: &eraftpb::Snapshot) -> SnapshotMeta {
-    let meta = snapshot.metadata.clone().unwrap_or_default();
-    let conf = meta.conf_state.unwrap_or_default();
-    let conf = ConfState {
-        voters: conf.voters,
-        learners: conf.learners,
-    };
-    SnapshotMeta {
-        index: meta.index,
-        term: meta.term,
-        conf,
-    }
-}
-
-/// Entries not yet compacted, in memory.
-struct Log {
-    hard: eraftpb::HardState,
-    conf: eraftpb::ConfState,
-    start: (u64, u64),
-    applied: u64,
-    entries: VecDeque<eraftpb::Entry>,
-}
-
-impl Log {
-    fn new(restored: Restored) -> Self {
-        let HardState { term, vote, commit } = restored.hard_state;
-        // A commit index is written with the next entries only, so the state may be ahead of it.
-        let commit = commit.max(restored.applied).max(restored.start.0);
-        Self {
-            hard: eraftpb::HardState { term, vote, commit },
-            conf: to_raft_conf(&restored.conf),
-            start: restored.start,
-            applied: restored.applied,
-            entries: restored.entries.into_iter().map(to_raft).collect(),
-        }
-    }
-
-    fn last(&self) -> u64 {
-        self.start.0 + self.entries.len() as u64
-    }
-
-    fn install(&mut self, meta: &SnapshotMeta) {
-        self.entries.clear();
-        self.start = (meta.index, meta.term);
-        self.conf = to_raft_conf(&meta.conf);
-        self.applied = meta.index;
-    }
-
-    fn append(&mut self, entries: Vec<eraftpb::Entry>) {
-        if let Some(first) = entries.first() {
-            self.entries
-                .truncate(first.index.saturating_sub(self.start.0 + 1) as usize);
-            self.entries.extend(entries);
-        }
-    }
-
-    fn compact(&mut self, to: u64) {
-        let to = to.min(self.applied).min(self.last());
-        if to > self.start.0 {
-            let count = (to - self.start.0) as usize;
-            self.start = (to, self.entries[count - 1].term);
-            self.entries.drain(..count);
-        }
-    }
-
-    fn term_at(&self, index: u64) -> raft::Result<u64> {
-        if index == self.start.0 {
-            return Ok(self.start.1);
-        }
-        let offset = index
-            .checked_sub(self.start.0 + 1)
-            .ok_or(raft::Error::Store(StorageError::Compacted))?;
-        let entry = self
-            .entries
-            .get(offset as usize)
-            .ok_or(raft::Error::Store(StorageError::Unavailable))?;
-        Ok(entry.term)
-    }
-}
-
-impl Storage for Log {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard.clone(), self.conf.clone()))
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
-    ) -> raft::Result<Vec<eraftpb::Entry>> {
-        let skip = low
-            .checked_sub(self.start.0 + 1)
-            .ok_or(raft::Error::Store(StorageError::Compacted))? as usize;
-        let mut room = max_size.into().unwrap_or(u64::MAX);
-        let mut out: Vec<eraftpb::Entry> = Vec::new();
-        for entry in self.entries.iter().skip(skip).take((high - low) as usize) {
-            let size = entry.encoded_len() as u64;
-            if size > room && !out.is_empty() {
-                break;
-            }
-            room = room.saturating_sub(size);
-            out.push(entry.clone());
-        }
-        Ok(out)
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        self.term_at(index)
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.start.0 + 1)
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.last())
-    }
-
-    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<eraftpb::Snapshot> {
-        let unready = raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
-        if self.applied < request_index || self.applied < self.start.0 {
-            return Err(unready);
-        }
-        let term = self.term_at(self.applied).map_err(|_| unready)?;
-        let conf = ConfState {
-            voters: self.conf.voters.clone(),
-            learners: self.conf.learners.clone(),
-        };
-        Ok(snapshot_of(&SnapshotMeta {
-            index: self.applied,
-            term,
-            conf,
-        }))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -88,35 +88,6 @@ pub struct Recovered {
     pub cut: Option<(String, u64)>,
 }
 
-impl Recovered {
-    /// Joins the log with a state that is durable up to `applied` (index, term) and has the configuration `conf`.
-    pub fn restore(self, applied: (u64, u64), conf: ConfState) -> Result<Restored, WalError> {
-        let (mut start, mut entries) = (self.start, self.entries);
-        if applied.0 < start.0 {
-            return Err(WalError::StateTooOld {
-                applied: applied.0,
-                start: start.0,
-            });
-        }
-        let known = match (applied.0 - start.0) as usize {
-            0 => Some(start.1),
-            n => entries.get(n - 1).map(|e| e.term),
-        };
-        if known != Some(applied.1) {
-            // A snapshot reached the state and the crash came before the log heard of it.
-            start = applied;
-            entries.clear();
-        }
-        Ok(Restored {
-            hard_state: self.hard_state,
-            conf,
-            applied: applied.0,
-            start,
-            entries,
-        })
-    }
-}
-
 struct Segment {
     number: u64,
     /// Highest index of an entry in it.
@@ -187,6 +158,49 @@ impl<D: Disk> Wal<D> {
             wal.roll(numbers.last().copied().unwrap_or(1))?;
         }
         Ok((wal, found))
+    }
+
+    /// Joins what was found with a state that is durable up to `applied` (index, term) and has the configuration `conf`.
+    pub fn restore(
+        &mut self,
+        found: Recovered,
+        applied: (u64, u64),
+        conf: ConfState,
+    ) -> Result<Restored, WalError> {
+        let (mut start, mut entries, hard_state) = (found.start, found.entries, found.hard_state);
+        if applied.0 < start.0 {
+            return Err(WalError::StateTooOld {
+                applied: applied.0,
+                start: start.0,
+            });
+        }
+        let known = match (applied.0 - start.0) as usize {
+            0 => Some(start.1),
+            n => entries.get(n - 1).map(|e| e.term),
+        };
+        if known != Some(applied.1) {
+            // A snapshot reached the state and the crash came before the log heard of it.
+            start = applied;
+            entries.clear();
+            let snapshot = Some(SnapshotMeta {
+                index: applied.0,
+                term: applied.1,
+                conf: conf.clone(),
+            });
+            self.append(&[Append {
+                number: 0,
+                hard_state,
+                snapshot,
+                entries: Vec::new(),
+            }])?;
+        }
+        Ok(Restored {
+            hard_state,
+            conf,
+            applied: applied.0,
+            start,
+            entries,
+        })
     }
 
     /// Makes these durable: one write, one sync. Returns the number of the last.
@@ -387,6 +401,12 @@ impl<D: Disk> Wal<D> {
                     Some(place) if place <= found.entries.len() => {
                         found.entries.truncate(place);
                         found.entries.push(entry);
+                    }
+                    None if found.snapshot.is_none() => {
+                        // It overwrote entries of segments since removed, so it was applied when they went; the term
+                        // before it went with them, its own serves.
+                        found.start = (index, entry.term);
+                        found.entries.clear();
                     }
                     _ => {
                         let last = found.start.0 + found.entries.len() as u64;

@@ -152,7 +152,7 @@ fn segments_go_when_the_state_has_them_and_the_start_is_known() {
     assert!(segments > 3);
     wal.compact(12).unwrap();
     assert!(wal.segments.len() < segments);
-    let found = open(wal.into_disk()).unwrap();
+    let (mut wal, found) = Wal::open_with(wal.into_disk(), ME, 300).unwrap();
     assert!(
         found.start.0 <= 12 && found.start.1 == 1,
         "{:?}",
@@ -160,7 +160,7 @@ fn segments_go_when_the_state_has_them_and_the_start_is_known() {
     );
     assert_eq!(found.entries.last(), Some(&entry(20, 1)));
     assert!(matches!(
-        found.restore((1, 1), ConfState::default()),
+        wal.restore(found, (1, 1), ConfState::default()),
         Err(WalError::StateTooOld { .. })
     ));
 }
@@ -192,16 +192,19 @@ fn a_snapshot_voids_what_was_before_it_and_a_state_ahead_of_the_log_wins() {
     let mut install = append(vec![entry(51, 4)], 4);
     install.snapshot = Some(meta.clone());
     wal.append(&[install]).unwrap();
-    let disk = wal.into_disk();
-    let found = open(disk.clone()).unwrap();
+    let (mut wal, found) = Wal::open(wal.into_disk(), ME).unwrap();
     assert_eq!(
         (found.start, found.snapshot.as_ref()),
         ((50, 4), Some(&meta))
     );
     assert_eq!(
-        found.restore((50, 4), conf.clone()).unwrap().entries,
+        wal.restore(found, (50, 4), conf.clone()).unwrap().entries,
         [entry(51, 4)]
     );
-    let ahead = open(disk).unwrap().restore((90, 5), conf).unwrap();
+    let (mut wal, found) = Wal::open(wal.into_disk(), ME).unwrap();
+    let ahead = wal.restore(found, (90, 5), conf).unwrap();
     assert_eq!((ahead.start, ahead.entries.len()), ((90, 5), 0));
+    wal.append(&[append(vec![entry(91, 5)], 5)]).unwrap();
+    let found = open(wal.into_disk()).unwrap();
+    assert_eq!((found.start, found.entries.len()), ((90, 5), 1));
 }
