@@ -72,6 +72,16 @@ class Watched:
                 return machine
         return None
 
+    def ended(self) -> str | None:
+        """The machine on which the unit ran and ended well, as a oneshot does."""
+        for machine, (desired, _) in self.desired.items():
+            state = self._current(machine)
+            if state is None or desired != "launched" or state["active"] != "inactive" or state["why"]:
+                continue
+            if state["exit_status"] is not None and state["result"] == "success":
+                return machine
+        return None
+
     def trouble(self) -> str:
         """Why the unit does not run on the machine that it is placed on; '' when nothing is wrong."""
         for machine, (desired, _) in self.desired.items():
@@ -153,10 +163,12 @@ def wait_for(
         for name, unit in list(watched.items()):
             machine = unit.reached(goal)
             why = unit.trouble() if goal == "launched" else ""
-            if not why:
+            ended = unit.ended() if goal == "launched" else None
+            if not why and ended is None:
                 failing.pop(name, None)
             elif not unit.restarting and now - failing.setdefault(name, now) < TROUBLE_SETTLES_S:
                 continue
+            machine = ended if machine is None else machine
             if unit.reason and machine is None:
                 since = refused.setdefault(name, now)
                 if now - since >= UNPLACED_PATIENCE_S:

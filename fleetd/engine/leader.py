@@ -41,6 +41,7 @@ class Engine:
 
     async def run(self) -> None:
         """Campaign and lead, term after term."""
+        self._answered = self._clock()
         while True:
             try:
                 await self._term()
@@ -125,6 +126,8 @@ class Engine:
         own: set[int] = set()
         while True:
             change = await self._next(queue, planner.due_next)
+            if change is not None:
+                self._heard()
             while change is not None:
                 if isinstance(change, Listed):
                     planner = Planner(Snapshot(), Brake(LEASE_TTL_S))

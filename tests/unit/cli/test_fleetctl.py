@@ -133,6 +133,12 @@ async def test_why_a_unit_does_not_run(tmp_path: Path) -> None:
         assert (await fleetctl.run("start", "--no-block", "tape")).out == "Triggered unit tape.service start\n"
 
 
+async def test_a_oneshot_that_ended_well_has_started(tmp_path: Path) -> None:
+    async with shell(tmp_path) as fleetctl:
+        fleetctl.file("once.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n")
+        assert (await fleetctl.ok("start", "once")).startswith("Unit once.service launched on ")
+
+
 async def test_mistakes_are_told_with_their_place(tmp_path: Path) -> None:
     async with shell(tmp_path) as fleetctl:
         fleetctl.file("wrong.service", "[Service]\nExecStart=/bin/true\nTimeoutStopSec=abc\n")
