@@ -104,7 +104,7 @@ impl Client {
                 Err(error) => error,
             };
             let unsent = not_sent(&error);
-            if !unsent && !(retry == Retry::Safe && passing(&error)) {
+            if !(unsent || retry == Retry::Safe && passing(&error)) {
                 if !unreachable(&error) {
                     seat.heard();
                 } else {
