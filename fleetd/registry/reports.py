@@ -25,6 +25,8 @@ BATCH = 128
 """Operations in one transaction; etcd's own limit."""
 ASK_AGAIN_S = 5.0
 """How long an engine's answer is waited for; a new lease also counts from then on."""
+SWEEP_AFTER_S = 10.0
+"""How long the agent has to take over what it finds before reports of an earlier fleetd are dropped."""
 FILES_KEPT = 1024
 """Unit files that are kept in memory."""
 
@@ -89,6 +91,27 @@ class ClusterLink:
 
     async def run(self) -> None:
         """Write reports as they come, and ask the engine after a lost lease. Runs until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sweep())
+            await self._write()
+
+    async def _sweep(self) -> None:
+        """Delete what an earlier fleetd of this boot reported and nobody has reported since: it ended meanwhile."""
+        await asyncio.sleep(SWEEP_AFTER_S)
+        while True:
+            await self._ready.wait()
+            try:
+                for prefix in (keys.state(self._machine, ""), keys.container(self._machine, "")):
+                    for kv in (await list_prefix(self._client, prefix)).kvs:
+                        name = keys.split(kv.key)[1][-1]
+                        if name not in self._units and name not in self._containers:
+                            self._put(kv.key, None)
+                return
+            except StoreError as error:
+                log.debug("The sweep of old reports waits for the store: %s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _write(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
