@@ -1,9 +1,23 @@
 //! PyO3: translation only.
 
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+
+use crate::member::{self, StartError};
+
+/// Runs a member until SIGTERM or SIGINT, without the GIL; bad settings are a ValueError, anything else a RuntimeError.
+#[pyfunction]
+fn serve(py: Python<'_>, config_json: &str) -> PyResult<()> {
+    py.detach(|| member::run(config_json))
+        .map_err(|error| match error {
+            StartError::Config(_) => PyValueError::new_err(error.to_string()),
+            _ => PyRuntimeError::new_err(error.to_string()),
+        })
+}
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<crate::python_client::NativeClient>()?;
+    module.add_function(wrap_pyfunction!(serve, module)?)?;
     Ok(())
 }

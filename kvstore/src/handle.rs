@@ -1,0 +1,521 @@
+//! What the RPC services hold of the reactor: a queue to it, and the state that they may read in place.
+//!
+//! All of it lives on the reactor's thread; the mutex is never contended and never held across an await.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use tokio::sync::{mpsc, oneshot, Notify};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::apply::{Response, Store};
+use crate::command::Command;
+use crate::errors::StoreError;
+use crate::gateway::{Calls, Figures};
+use crate::lease::Lessor;
+use crate::membership::{Change, Member, Membership};
+use crate::pb::etcd::{self, ResponseHeader};
+use crate::peer::{self, Doorkeeper, PEER_VERSION, REMOVED};
+use crate::reactor::Input;
+use crate::rpc_data::FORWARDED;
+use crate::watch::{Hub, WatcherId};
+
+/// Requests that may wait for the reactor; more are refused with etcd's `too many requests`.
+pub const MAX_WAITING_REQUESTS: usize = 16_384;
+/// Pause before a request is passed to the leader again.
+const FORWARD_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bounds on what a client may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub max_txn_ops: usize,
+    pub max_request_bytes: usize,
+    pub quota_bytes: u64,
+    pub request_timeout: Duration,
+}
+
+/// Facts of this member, readable without the state's lock.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub cluster_id: u64,
+    pub member_id: u64,
+    pub term: AtomicU64,
+    pub leader: AtomicU64,
+    pub committed: AtomicU64,
+    pub applied: AtomicU64,
+    pub leader_changes: AtomicU64,
+    pub pending: AtomicU64,
+    pub failed: AtomicU64,
+    pub ranges: AtomicU64,
+    pub db_bytes: AtomicU64,
+    pub is_learner: AtomicBool,
+}
+
+/// A watch stream, as the reactor wakes it.
+#[derive(Debug, Default)]
+pub struct WatchStream {
+    pub ready: Mutex<std::collections::BTreeSet<WatcherId>>,
+    pub closed: AtomicBool,
+    pub notify: Notify,
+}
+
+/// The state of this member.
+pub struct Core {
+    /// None while a snapshot replaces it.
+    pub store: Option<Store>,
+    pub hub: Hub,
+    pub streams: HashMap<WatcherId, Arc<WatchStream>>,
+    pub lessor: Lessor,
+    pub membership: Membership,
+    /// Peer URLs that hold instead of the membership's.
+    pub overrides: HashMap<u64, Vec<String>>,
+}
+
+impl Core {
+    pub fn store(&self) -> Result<&Store, Status> {
+        self.store
+            .as_ref()
+            .ok_or_else(|| Status::unavailable("etcdserver: a snapshot is being installed"))
+    }
+
+    /// Where a member's peers are to be dialed.
+    pub fn peer_urls(&self, id: u64) -> Vec<String> {
+        let members = || {
+            self.membership
+                .members
+                .get(&id)
+                .map(|m| m.peer_urls.clone())
+                .unwrap_or_default()
+        };
+        self.overrides.get(&id).cloned().unwrap_or_else(members)
+    }
+}
+
+struct Shared {
+    core: Mutex<Core>,
+    facts: Facts,
+    calls: Calls,
+    limits: Limits,
+    started: Instant,
+    channels: Mutex<HashMap<String, Channel>>,
+    nudge: Notify,
+}
+
+/// The services' side of the reactor.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Handle {
+    pub fn new(core: Core, facts: Facts, limits: Limits) -> (Self, mpsc::Receiver<Input>) {
+        let (inputs, queue) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let shared = Shared {
+            core: Mutex::new(core),
+            facts,
+            calls: Calls::default(),
+            limits,
+            started: Instant::now(),
+            channels: Mutex::default(),
+            nudge: Notify::new(),
+        };
+        (
+            Self {
+                shared: Arc::new(shared),
+                inputs,
+            },
+            queue,
+        )
+    }
+
+    pub fn calls(&self) -> &Calls {
+        &self.shared.calls
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    pub fn facts(&self) -> &Facts {
+        &self.shared.facts
+    }
+
+    /// Tells the reactor that a watcher may be brought nearer.
+    pub fn nudge(&self) -> &Notify {
+        &self.shared.nudge
+    }
+
+    /// Milliseconds of this member's own clock.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub fn has_leader(&self) -> bool {
+        self.facts().leader.load(Ordering::Relaxed) != 0
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.facts().leader.load(Ordering::Relaxed) == self.facts().member_id
+    }
+
+    /// The state; a poisoned lock means that applying panicked, and then nothing may be read from it.
+    pub fn core(&self) -> Result<MutexGuard<'_, Core>, Status> {
+        self.shared
+            .core
+            .lock()
+            .map_err(|_| Status::internal("the state is unusable, since applying to it failed"))
+    }
+
+    /// This member's header at a revision; 0 stands for the current one.
+    pub fn header(&self, revision: i64) -> ResponseHeader {
+        let facts = self.facts();
+        let now = || {
+            self.core()
+                .ok()
+                .and_then(|c| c.store.as_ref().map(Store::revision))
+                .unwrap_or(0)
+        };
+        ResponseHeader {
+            cluster_id: facts.cluster_id,
+            member_id: facts.member_id,
+            revision: if revision == 0 { now() } else { revision },
+            raft_term: facts.term.load(Ordering::Relaxed),
+        }
+    }
+
+    fn queue(&self, input: Input) -> Result<(), Status> {
+        self.inputs.try_send(input).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::TooManyRequests.into(),
+            mpsc::error::TrySendError::Closed(_) => StoreError::Stopped.into(),
+        })
+    }
+
+    async fn answer<T>(
+        &self,
+        reply: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, Status> {
+        match tokio::time::timeout(self.shared.limits.request_timeout, reply).await {
+            Ok(Ok(result)) => Ok(result?),
+            Ok(Err(_)) => Err(StoreError::Stopped.into()),
+            Err(_) => {
+                self.facts().failed.fetch_add(1, Ordering::Relaxed);
+                Err(StoreError::Timeout.into())
+            }
+        }
+    }
+
+    fn refuse_as_learner(&self) -> Result<(), StoreError> {
+        if self.facts().is_learner.load(Ordering::Relaxed) {
+            return Err(StoreError::NotSupportedForLearner);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was committed before now is applied here.
+    pub async fn linearize(&self) -> Result<(), Status> {
+        self.refuse_as_learner()?;
+        let (reply, wait) = oneshot::channel();
+        self.queue(Input::Read { reply })?;
+        self.answer(wait).await
+    }
+
+    /// Agrees on a client's command, and returns what it did and the revision after it.
+    pub async fn write(&self, command: Command) -> Result<(Response, i64), Status> {
+        self.refuse_as_learner()?;
+        let bytes = match &command {
+            Command::Put(request) => request.encoded_len(),
+            Command::DeleteRange(request) => request.encoded_len(),
+            Command::Txn(request) => request.encoded_len(),
+            _ => 0,
+        };
+        if bytes > self.limits().max_request_bytes {
+            return Err(StoreError::RequestTooLarge.into());
+        }
+        let grows = matches!(
+            command,
+            Command::Put(_) | Command::Txn(_) | Command::LeaseGrant(_)
+        );
+        if grows && self.facts().db_bytes.load(Ordering::Relaxed) > self.limits().quota_bytes {
+            return Err(StoreError::NoSpace.into());
+        }
+        self.propose(command).await
+    }
+
+    /// Agrees on a command of the member's own.
+    pub async fn propose(&self, command: Command) -> Result<(Response, i64), Status> {
+        let (reply, wait) = oneshot::channel();
+        self.queue(Input::Write { command, reply })?;
+        self.answer(wait).await
+    }
+
+    /// Agrees on a change of the membership.
+    pub async fn change(&self, change: Change) -> Result<Vec<etcd::Member>, Status> {
+        self.refuse_as_learner()?;
+        self.linearize().await?;
+        self.core()?.membership.check(&change)?;
+        let (reply, wait) = oneshot::channel();
+        self.queue(Input::Change { change, reply })?;
+        self.answer(wait).await?;
+        Ok(self.core()?.membership.list())
+    }
+
+    /// Adds a member under an id that no member ever had.
+    pub async fn add_member(
+        &self,
+        peer_urls: Vec<String>,
+        learner: bool,
+    ) -> Result<(u64, Vec<etcd::Member>), Status> {
+        if peer_urls.is_empty()
+            || peer_urls
+                .iter()
+                .any(|url| crate::config::split_url(url).is_err())
+        {
+            return Err(StoreError::BadPeerUrls.into());
+        }
+        let id = random_u64()?;
+        let member = Member {
+            id,
+            peer_urls,
+            learner,
+            ..Member::default()
+        };
+        Ok((id, self.change(Change::Add(member)).await?))
+    }
+
+    /// Hands leadership over and waits until it is.
+    pub async fn move_leader(&self, to: u64) -> Result<(), Status> {
+        if !self.is_leader() {
+            return Err(StoreError::NotLeader.into());
+        }
+        if !self.core()?.membership.voters().any(|id| id == to) {
+            return Err(StoreError::BadTransferee.into());
+        }
+        let (reply, wait) = oneshot::channel();
+        self.queue(Input::Transfer { to, reply })?;
+        match self.answer(wait).await {
+            Err(status) if status.message() == StoreError::Timeout.to_string() => {
+                Err(StoreError::TransferTimeout.into())
+            }
+            other => other,
+        }
+    }
+
+    fn leader_channel(&self) -> Result<Channel, Status> {
+        let leader = self.facts().leader.load(Ordering::Relaxed);
+        if leader == 0 {
+            return Err(StoreError::NoLeader.into());
+        }
+        let urls = self.core()?.peer_urls(leader);
+        let url = urls.first().ok_or(StoreError::NoLeader)?;
+        let mut channels = self
+            .shared
+            .channels
+            .lock()
+            .map_err(|_| StoreError::NoLeader)?;
+        if let Some(channel) = channels.get(url) {
+            return Ok(channel.clone());
+        }
+        let channel = peer::channel(url)?;
+        channels.insert(url.clone(), channel.clone());
+        Ok(channel)
+    }
+
+    /// Does something where the leader is: here, or over there by `remote`; repeats until there is an answer or no time.
+    async fn at_leader<T, L, R, F>(&self, forwarded: bool, local: L, remote: R) -> Result<T, Status>
+    where
+        L: Fn(&Self) -> Result<T, Status>,
+        R: Fn(Channel) -> F,
+        F: std::future::Future<Output = Result<T, Status>>,
+    {
+        let end = tokio::time::Instant::now() + self.limits().request_timeout;
+        loop {
+            if self.is_leader() {
+                return local(self);
+            }
+            if forwarded {
+                return Err(StoreError::NotLeader.into());
+            }
+            if let Ok(channel) = self.leader_channel() {
+                match tokio::time::timeout_at(end, remote(channel)).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(status)) if !is_passing(&status) => return Err(status),
+                    _ => {}
+                }
+            }
+            if tokio::time::Instant::now() + FORWARD_PAUSE > end {
+                return Err(StoreError::Timeout.into());
+            }
+            tokio::time::sleep(FORWARD_PAUSE).await;
+        }
+    }
+
+    /// Renews a lease at the leader; the TTL, 0 when there is no such lease.
+    pub async fn renew(&self, id: i64, forwarded: bool) -> Result<i64, Status> {
+        let local = |handle: &Self| {
+            let now = handle.now_ms();
+            Ok(handle.core()?.lessor.renew(id, now).unwrap_or(0))
+        };
+        let remote = |channel| async move {
+            let mut client = etcd::lease_client::LeaseClient::new(channel);
+            let request = futures::stream::iter([etcd::LeaseKeepAliveRequest { id }]);
+            let mut answers = client.lease_keep_alive(marked(request)).await?.into_inner();
+            let answer = answers
+                .message()
+                .await?
+                .ok_or_else(|| Status::unavailable("the leader said nothing"))?;
+            Ok(answer.ttl)
+        };
+        self.at_leader(forwarded, local, remote).await
+    }
+
+    /// What is left of a lease, as its leader knows.
+    pub async fn time_to_live(
+        &self,
+        request: etcd::LeaseTimeToLiveRequest,
+        forwarded: bool,
+    ) -> Result<etcd::LeaseTimeToLiveResponse, Status> {
+        self.linearize().await?;
+        let local = |handle: &Self| {
+            let core = handle.core()?;
+            let (ttl, granted_ttl) = core
+                .lessor
+                .time_to_live(request.id, handle.now_ms())
+                .unwrap_or((-1, 0));
+            let keys = if request.keys {
+                core.store()?.lease_keys(request.id)
+            } else {
+                Vec::new()
+            };
+            Ok(etcd::LeaseTimeToLiveResponse {
+                header: None,
+                id: request.id,
+                ttl,
+                granted_ttl,
+                keys,
+            })
+        };
+        let remote = |channel| async move {
+            let mut client = etcd::lease_client::LeaseClient::new(channel);
+            Ok(client
+                .lease_time_to_live(marked(request))
+                .await?
+                .into_inner())
+        };
+        self.at_leader(forwarded, local, remote).await
+    }
+
+    /// Promotes a learner that has caught up, which the leader knows.
+    pub async fn promote(&self, id: u64, forwarded: bool) -> Result<Vec<etcd::Member>, Status> {
+        if self.is_leader() {
+            return self.change(Change::Promote { id }).await;
+        }
+        let remote = |channel| async move {
+            let mut client = etcd::cluster_client::ClusterClient::new(channel);
+            let request = marked(etcd::MemberPromoteRequest { id });
+            Ok(client.member_promote(request).await?.into_inner().members)
+        };
+        self.at_leader(forwarded, |_| Err(StoreError::LeaderChanged.into()), remote)
+            .await
+    }
+
+    pub fn count_ranges(&self, count: u64) {
+        self.facts().ranges.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// An id for a lease whose client gave none.
+    pub fn fresh_lease_id(&self) -> Result<i64, Status> {
+        Ok(i64::try_from(random_u64()? >> 1).unwrap_or(1).max(1))
+    }
+
+    pub fn figures(&self) -> Figures {
+        let facts = self.facts();
+        let get = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let leader = get(&facts.leader);
+        let mut figures = Figures {
+            member_id: facts.member_id,
+            leader,
+            has_leader: leader != 0,
+            is_leader: leader == facts.member_id,
+            is_learner: facts.is_learner.load(Ordering::Relaxed),
+            leader_changes: get(&facts.leader_changes),
+            proposals_committed: get(&facts.committed),
+            proposals_applied: get(&facts.applied),
+            proposals_pending: get(&facts.pending),
+            proposals_failed: get(&facts.failed),
+            db_bytes: get(&facts.db_bytes),
+            ranges: get(&facts.ranges),
+            term: get(&facts.term),
+            ..Figures::default()
+        };
+        if let Ok(core) = self.core() {
+            figures.watchers = core.hub.len() as u64;
+            figures.revision = core.store.as_ref().map_or(0, Store::revision);
+        }
+        figures
+    }
+}
+
+impl Doorkeeper for Handle {
+    fn admit(&self, hello: &crate::pb::peer::Hello) -> Result<(), Status> {
+        let facts = self.facts();
+        if hello.version != PEER_VERSION {
+            let text = format!(
+                "peers speak version {PEER_VERSION} here, not {}",
+                hello.version
+            );
+            return Err(Status::failed_precondition(text));
+        }
+        if hello.cluster_id != facts.cluster_id {
+            let text = format!(
+                "cluster ID mismatch: {:x} here, {:x} there",
+                facts.cluster_id, hello.cluster_id
+            );
+            return Err(Status::failed_precondition(text));
+        }
+        if hello.to != facts.member_id {
+            let text = format!("this is member {:x}, not {:x}", facts.member_id, hello.to);
+            return Err(Status::failed_precondition(text));
+        }
+        if self.core()?.membership.removed.contains(&hello.from) {
+            return Err(Status::permission_denied(REMOVED));
+        }
+        Ok(())
+    }
+
+    fn members(&self) -> crate::pb::peer::MembersResponse {
+        let members = self
+            .core()
+            .map(|core| core.membership.infos())
+            .unwrap_or_default();
+        crate::pb::peer::MembersResponse {
+            cluster_id: self.facts().cluster_id,
+            members,
+        }
+    }
+}
+
+/// Whether another try may end better.
+fn is_passing(status: &Status) -> bool {
+    status.code() == tonic::Code::Unavailable
+        || status.message() == StoreError::NotLeader.to_string()
+}
+
+fn marked<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request
+        .metadata_mut()
+        .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+    request
+}
+
+/// A random number from the system.
+pub fn random_u64() -> Result<u64, Status> {
+    getrandom::u64()
+        .map(|n| n.max(1))
+        .map_err(|e| Status::internal(format!("the system gives no random number: {e}")))
+}

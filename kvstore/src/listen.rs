@@ -1,0 +1,172 @@
+//! Accepting connections: gRPC and plain HTTP on one port, each request handed to the service that it names.
+//!
+//! Not here: what the services do.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::body::Body;
+
+use crate::config::{addresses, ConfigError};
+
+type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+type Route = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
+
+/// Streams that one connection may have open.
+const MAX_STREAMS: u32 = 100_000;
+const WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause after a failed accept (out of file descriptors, for one).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Services by the first part of the path; anything else goes to the plain HTTP handler.
+#[derive(Clone)]
+pub struct Routes {
+    services: Arc<Vec<(String, Route)>>,
+    other: Route,
+}
+
+impl Routes {
+    /// Routes that so far know only `other`.
+    pub fn new<F>(other: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> Response<Body> + Send + Sync + 'static,
+    {
+        let other: Route = Arc::new(move |request| {
+            let response = other(request);
+            async move { Ok(response) }.boxed()
+        });
+        Self {
+            services: Arc::new(Vec::new()),
+            other,
+        }
+    }
+
+    /// Adds a generated gRPC server.
+    pub fn with<S>(mut self, service: S) -> Self
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + tonic::server::NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        let route: Route = Arc::new(move |request| Box::pin(service.clone().call(request)));
+        let mut services = Arc::unwrap_or_clone(self.services);
+        services.push((S::NAME.to_owned(), route));
+        self.services = Arc::new(services);
+        self
+    }
+
+    fn answer(&self, request: Request<Incoming>) -> Answer {
+        let name = request
+            .uri()
+            .path()
+            .strip_prefix('/')
+            .and_then(|p| p.split_once('/'))
+            .map(|(name, _)| name);
+        if let Some(name) = name {
+            if let Some((_, route)) = self.services.iter().find(|(known, _)| known == name) {
+                return route(request);
+            }
+        }
+        (self.other)(request)
+    }
+}
+
+impl tower_service::Service<Request<Incoming>> for Routes {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future =
+        Pin<Box<dyn std::future::Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        self.answer(request)
+    }
+}
+
+/// Opens the sockets of some listen URLs; the error names the URL.
+pub fn bind(urls: &[String]) -> Result<Vec<StdListener>, ConfigError> {
+    let mut sockets = Vec::new();
+    for url in urls {
+        for address in addresses(url)? {
+            sockets.push(
+                listen_on(address)
+                    .map_err(|e| ConfigError(format!("can't listen on {url}: {e}")))?,
+            );
+        }
+    }
+    Ok(sockets)
+}
+
+fn listen_on(address: SocketAddr) -> std::io::Result<StdListener> {
+    let socket = StdListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Serves a socket until `stop` says so; then open connections get no more requests and are dropped.
+pub async fn serve(
+    socket: StdListener,
+    routes: Routes,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(socket)?;
+    let mut connections = JoinSet::new();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let builder = Arc::new(builder);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return Ok(()),
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // Without it a small answer waits for the last one's acknowledgement; a socket that is gone already fails here.
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let service = hyper_util::service::TowerToHyperService::new(routes.clone());
+        let builder = builder.clone();
+        connections.spawn(async move {
+            // How a connection ends is the client's business; each request had its own answer.
+            let _ended = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}

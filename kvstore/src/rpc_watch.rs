@@ -1,0 +1,331 @@
+//! The Watch service: many watchers on one stream, fed from the hub as fast as the client reads.
+//!
+//! Not here: which events a watcher is owed (`watch`).
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::apply::Store;
+use crate::errors::StoreError;
+use crate::handle::{Handle, WatchStream};
+use crate::pb::etcd::watch_request::RequestUnion;
+use crate::pb::etcd::{watch_server, WatchCreateRequest, WatchRequest, WatchResponse};
+use crate::watch::{Taken, WatcherId};
+
+/// Responses that may wait for a client that reads slowly; more wait in the hub, and then in history.
+const MAX_WAITING_RESPONSES: usize = 16;
+/// How often progress is told to who asked for it (etcd's default).
+const PROGRESS_EVERY: Duration = Duration::from_secs(600);
+/// How often a stream looks for a lost leader, and whether progress that was asked for can be told.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Looks without a leader before a stream that requires one ends.
+const LOOKS_WITHOUT_LEADER: u32 = 30;
+
+/// The Watch service of one member.
+#[derive(Clone)]
+pub struct WatchService(pub Handle);
+
+struct Watcher {
+    id: WatcherId,
+    progress_notify: bool,
+}
+
+/// One stream.
+struct Session {
+    handle: Handle,
+    stream: Arc<WatchStream>,
+    responses: mpsc::Sender<Result<WatchResponse, Status>>,
+    watchers: HashMap<i64, Watcher>,
+    by_watcher: HashMap<WatcherId, i64>,
+    next_id: i64,
+    progress_asked: bool,
+}
+
+#[tonic::async_trait]
+impl watch_server::Watch for WatchService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let requires_leader = request
+            .metadata()
+            .get("hasleader")
+            .is_some_and(|v| v.as_bytes() == b"true");
+        if requires_leader && !self.0.has_leader() {
+            return Err(StoreError::NoLeader.into());
+        }
+        let (responses, out) = mpsc::channel(MAX_WAITING_RESPONSES);
+        let mut session = Session {
+            handle: self.0.clone(),
+            stream: Arc::default(),
+            responses,
+            watchers: HashMap::new(),
+            by_watcher: HashMap::new(),
+            next_id: 0,
+            progress_asked: false,
+        };
+        let requests = request.into_inner();
+        tokio::spawn(async move {
+            let result = session.run(requests, requires_leader).await;
+            let code = result.as_ref().err().map_or(Code::Ok, Status::code);
+            session.handle.calls().count("Watch", "Watch", code);
+            if let Err(status) = result {
+                // A client that is gone needs no reason.
+                let _ = session.responses.send(Err(status)).await;
+            }
+            session.close();
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+    }
+}
+
+/// The client went away; no status reaches it.
+fn gone() -> Status {
+    Status::cancelled("the client closed the stream")
+}
+
+impl Session {
+    async fn run(
+        &mut self,
+        mut requests: Streaming<WatchRequest>,
+        requires_leader: bool,
+    ) -> Result<(), Status> {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut progress = tokio::time::interval(PROGRESS_EVERY);
+        progress.reset();
+        let stream = self.stream.clone();
+        let mut leaderless = 0;
+        let mut half_closed = false;
+        loop {
+            tokio::select! {
+                request = requests.message(), if !half_closed => match request? {
+                    Some(request) => self.take(request).await?,
+                    None if self.watchers.is_empty() => return Ok(()),
+                    None => half_closed = true,
+                },
+                () = stream.notify.notified() => {}
+                () = self.responses.closed() => return Err(gone()),
+                _ = look.tick(), if requires_leader || self.progress_asked => {
+                    leaderless = if self.handle.has_leader() { 0 } else { leaderless + 1 };
+                    if requires_leader && leaderless > LOOKS_WITHOUT_LEADER {
+                        return Err(StoreError::NoLeader.into());
+                    }
+                }
+                _ = progress.tick() => self.tell_progress().await?,
+            }
+            if stream.closed.load(Ordering::Relaxed) {
+                return Err(Status::unavailable(
+                    "the member's state was replaced by a snapshot; watch again",
+                ));
+            }
+            self.deliver().await?;
+            if self.progress_asked {
+                self.answer_progress().await?;
+            }
+        }
+    }
+
+    async fn send(&self, response: WatchResponse) -> Result<(), Status> {
+        self.responses.send(Ok(response)).await.map_err(|_| gone())
+    }
+
+    async fn take(&mut self, request: WatchRequest) -> Result<(), Status> {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                let Some(watcher) = self.watchers.remove(&cancel.watch_id) else {
+                    return Ok(());
+                };
+                self.by_watcher.remove(&watcher.id);
+                self.forget(watcher.id)?;
+                let header = Some(self.handle.header(0));
+                self.send(WatchResponse {
+                    header,
+                    watch_id: cancel.watch_id,
+                    canceled: true,
+                    ..Default::default()
+                })
+                .await
+            }
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.progress_asked = true;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn create(&mut self, mut create: WatchCreateRequest) -> Result<(), Status> {
+        if create.key.is_empty() {
+            // Etcd's rule: no key is the smallest key.
+            create.key = vec![0].into();
+        }
+        let header = Some(self.handle.header(0));
+        if create.watch_id != 0 && self.watchers.contains_key(&create.watch_id) {
+            let cancel_reason = "mvcc: duplicate watch ID provided on the WatchStream".to_owned();
+            let watch_id = -1;
+            let refused = WatchResponse {
+                header,
+                watch_id,
+                created: true,
+                canceled: true,
+                cancel_reason,
+                ..Default::default()
+            };
+            return self.send(refused).await;
+        }
+        let watch_id = if create.watch_id == 0 {
+            while self.watchers.contains_key(&self.next_id) {
+                self.next_id += 1;
+            }
+            self.next_id += 1;
+            self.next_id - 1
+        } else {
+            create.watch_id
+        };
+        let id = {
+            let mut core = self.handle.core()?;
+            let revision = core.store()?.revision();
+            let id = core.hub.create(&create, revision);
+            core.streams.insert(id, self.stream.clone());
+            id
+        };
+        self.watchers.insert(
+            watch_id,
+            Watcher {
+                id,
+                progress_notify: create.progress_notify,
+            },
+        );
+        self.by_watcher.insert(id, watch_id);
+        self.send(WatchResponse {
+            header,
+            watch_id,
+            created: true,
+            ..Default::default()
+        })
+        .await?;
+        self.handle.nudge().notify_one();
+        Ok(())
+    }
+
+    /// Sends what the hub holds for this stream; waits where the client reads slowly.
+    async fn deliver(&mut self) -> Result<(), Status> {
+        loop {
+            let next = self.stream.ready.lock().map_err(|_| gone())?.pop_first();
+            let Some(id) = next else { return Ok(()) };
+            let (taken, more) = {
+                let mut core = self.handle.core()?;
+                let taken = core.hub.take(id);
+                (taken, core.hub.can_catch_up())
+            };
+            if more {
+                self.handle.nudge().notify_one();
+            }
+            let Some(&watch_id) = self.by_watcher.get(&id) else {
+                continue;
+            };
+            match taken {
+                Some(Taken::Events(batches)) => {
+                    let revision = batches.last().map_or(0, |b| b.revision);
+                    let events = batches.into_iter().flat_map(|b| b.events).collect();
+                    let header = Some(self.handle.header(revision));
+                    self.send(WatchResponse {
+                        header,
+                        watch_id,
+                        events,
+                        ..Default::default()
+                    })
+                    .await?;
+                }
+                Some(Taken::Compacted(compact_revision)) => {
+                    self.watchers.remove(&watch_id);
+                    self.by_watcher.remove(&id);
+                    self.forget(id)?;
+                    let header = Some(self.handle.header(0));
+                    let canceled = true;
+                    self.send(WatchResponse {
+                        header,
+                        watch_id,
+                        canceled,
+                        compact_revision,
+                        ..Default::default()
+                    })
+                    .await?;
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The current revision, if each of these watchers was sent all up to it.
+    fn synced_at(
+        &self,
+        mut watchers: impl Iterator<Item = WatcherId>,
+    ) -> Result<Option<i64>, Status> {
+        let core = self.handle.core()?;
+        let revision = core.store.as_ref().map_or(0, Store::revision);
+        Ok(watchers
+            .all(|id| core.hub.is_synced(id))
+            .then_some(revision))
+    }
+
+    async fn answer_progress(&mut self) -> Result<(), Status> {
+        if let Some(revision) = self.synced_at(self.watchers.values().map(|w| w.id))? {
+            self.progress_asked = false;
+            let header = Some(self.handle.header(revision));
+            self.send(WatchResponse {
+                header,
+                watch_id: -1,
+                ..Default::default()
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_progress(&mut self) -> Result<(), Status> {
+        let wanted: Vec<_> = self
+            .watchers
+            .iter()
+            .filter(|(_, w)| w.progress_notify)
+            .map(|(i, w)| (*i, w.id))
+            .collect();
+        for (watch_id, id) in wanted {
+            if let Some(revision) = self.synced_at(std::iter::once(id))? {
+                let header = Some(self.handle.header(revision));
+                self.send(WatchResponse {
+                    header,
+                    watch_id,
+                    ..Default::default()
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, id: WatcherId) -> Result<(), Status> {
+        let mut core = self.handle.core()?;
+        core.hub.cancel(id);
+        core.streams.remove(&id);
+        Ok(())
+    }
+
+    fn close(&self) {
+        for watcher in self.watchers.values() {
+            // An unusable state has nothing to forget.
+            let _ = self.forget(watcher.id);
+        }
+    }
+}

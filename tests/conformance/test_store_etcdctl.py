@@ -1,0 +1,299 @@
+"""Debian's etcdctl against real members of ours: one, then three that die, come back and catch up."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.members import Member, Members, etcdctl_path, free_ports, until
+
+pytestmark = pytest.mark.skipif(etcdctl_path() is None, reason="etcdctl is not here: apt-get download etcd-client")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Members]:
+    members = Members(tmp_path_factory.mktemp("one"), 1)
+    try:
+        members.start()
+        yield members
+    finally:
+        members.close()
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Members]:
+    members = Members(tmp_path, 3, ["--heartbeat-interval=60", "--election-timeout=600"])
+    try:
+        members.start()
+        yield members
+    finally:
+        members.close()
+
+
+def test_put_get_del(one: Members) -> None:
+    assert one.ctl("put", "a/1", "x") == "OK\n"
+    assert one.ctl("put", "a/2", "y") == "OK\n"
+    assert one.ctl("get", "a/", "--prefix") == "a/1\nx\na/2\ny\n"
+    assert one.ctl("get", "a/", "--prefix", "--keys-only", "--limit=1").strip() == "a/1"
+    assert one.ctl("get", "a/1", "a/3", "--order=DESCEND", "--sort-by=KEY") == "a/2\ny\na/1\nx\n"
+    assert one.ctl("put", "a/1", "z", "--prev-kv") == "OK\na/1\nx\n"
+    assert one.ctl("del", "a/", "--prefix", "--prev-kv") == "2\na/1\nz\na/2\ny\n"
+    assert one.ctl("get", "a/", "--prefix") == ""
+
+
+def test_old_revisions_and_compaction(one: Members) -> None:
+    one.ctl("put", "old", "1")
+    before = json.loads(one.ctl("get", "old", "-w", "json"))["header"]["revision"]
+    one.ctl("put", "old", "2")
+    assert one.ctl("get", "old", f"--rev={before}") == "old\n1\n"
+    assert one.ctl("compact", str(before + 1)) == f"compacted revision {before + 1}\n"
+    refused = one.ctl_raw("get", "old", f"--rev={before}")
+    assert "etcdserver: mvcc: required revision has been compacted" in refused.stderr
+    refused = one.ctl_raw("get", "old", f"--rev={before + 100}")
+    assert "etcdserver: mvcc: required revision is a future revision" in refused.stderr
+
+
+def test_txn(one: Members) -> None:
+    one.ctl("put", "t", "1")
+    script = 'value("t") = "1"\n\nput t 2\nget t\n\nput t 3\n\n'
+    assert one.ctl("txn", stdin=script) == "SUCCESS\n\nOK\n\nt\n2\n"
+    assert one.ctl("txn", stdin=script) == "FAILURE\n\nOK\n"
+    assert one.ctl("get", "t") == "t\n3\n"
+
+
+def test_watch_from_a_revision_and_on(one: Members) -> None:
+    one.ctl("put", "w/1", "a")
+    revision = json.loads(one.ctl("get", "w/1", "-w", "json"))["header"]["revision"]
+    command = one.ctl_command("watch", "w/", "--prefix", "--prev-kv", f"--rev={revision}")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        try:
+            assert [watch.stdout.readline() for _ in range(3)] == ["PUT\n", "w/1\n", "a\n"]
+            one.ctl("put", "w/1", "b")
+            assert [watch.stdout.readline() for _ in range(5)] == ["PUT\n", "w/1\n", "a\n", "w/1\n", "b\n"]
+            one.ctl("del", "w/1")
+            assert watch.stdout.readline() == "DELETE\n"
+        finally:
+            watch.kill()
+
+
+def test_watch_of_what_was_compacted_is_canceled(one: Members) -> None:
+    one.ctl("put", "c", "1")
+    one.ctl("put", "c", "2")
+    revision = json.loads(one.ctl("get", "c", "-w", "json"))["header"]["revision"]
+    one.ctl("compact", str(revision))
+    result = one.ctl_raw("watch", "c", "--rev=1")
+    assert "required revision has been compacted" in result.stdout + result.stderr
+
+
+def test_leases(one: Members) -> None:
+    granted = one.ctl("lease", "grant", "2")
+    lease = granted.split()[1]
+    assert granted == f"lease {lease} granted with TTL(2s)\n"
+    one.ctl("put", "l", "1", f"--lease={lease}")
+    assert lease in one.ctl("lease", "list")
+    assert "attached keys([l])" in one.ctl("lease", "timetolive", lease, "--keys")
+    assert one.ctl("lease", "keep-alive", "--once", lease) == f"lease {lease} keepalived with TTL(2)\n"
+    until("expiry of the lease", lambda: one.ctl("get", "l") == "", 6)
+    assert "already expired" in one.ctl("lease", "timetolive", lease)
+    refused = one.ctl_raw("lease", "revoke", lease)
+    assert "etcdserver: requested lease not found" in refused.stderr
+    lease = one.ctl("lease", "grant", "100").split()[1]
+    one.ctl("put", "l", "1", f"--lease={lease}")
+    assert one.ctl("lease", "revoke", lease) == f"lease {lease} revoked\n"
+    assert one.ctl("get", "l") == ""
+
+
+def test_limits_have_etcds_errors(one: Members) -> None:
+    assert "etcdserver: key is not provided" in one.ctl_raw("put", "", "x").stderr
+    operations = "".join(f"put k{i} v\n" for i in range(129))
+    assert "too many operations in txn request" in one.ctl_raw("txn", stdin=f"\n{operations}\n\n").stderr
+    assert "duplicate key given in txn request" in one.ctl_raw("txn", stdin="\nput k 1\nput k 2\n\n\n").stderr
+    value = "x" * 1_600_000
+    assert "request is too large" in one.ctl_raw("put", "big", stdin=value).stderr
+
+
+def test_cluster_and_endpoint(one: Members) -> None:
+    member = one.members[0]
+    (listed,) = json.loads(one.ctl("member", "list", "-w", "json"))["members"]
+    assert listed["name"] == "m0"
+    assert listed["peerURLs"] == [member.peer_url]
+    assert listed["clientURLs"] == [member.client_url]
+    status = one.status(member)
+    assert status["leader"] == status["header"]["member_id"] == listed["ID"]
+    assert status["raftAppliedIndex"] >= 1
+    health = one.ctl_raw("endpoint", "health")
+    assert "is healthy" in health.stdout + health.stderr
+
+
+def test_plain_http_on_the_client_port(one: Members) -> None:
+    member = one.members[0]
+    assert '"health":"true"' in member.fetch("/health")
+    assert '"etcdserver":"3.' in member.fetch("/version")
+
+    def ranges() -> int:
+        start = 'grpc_server_handled_total{grpc_code="OK",grpc_method="Range"'
+        lines = [line for line in member.fetch("/metrics").splitlines() if line.startswith(start)]
+        return int(lines[0].split()[-1]) if lines else 0
+
+    before = ranges()
+    one.ctl("get", "none")
+    assert ranges() == before + 1
+
+
+def test_a_restart_keeps_all(tmp_path: Path) -> None:
+    members = Members(tmp_path, 1)
+    (member,) = members.members
+    try:
+        members.start()
+        members.ctl("put", "k", "v")
+        lease = members.ctl("lease", "grant", "1000").split()[1]
+        assert member.stop() == 0
+        member.start(members.initial)
+        members.wait()
+        assert members.ctl("get", "k") == "k\nv\n"
+        assert lease in members.ctl("lease", "list")
+        member.stop(signal.SIGKILL)
+        member.start(members.initial)
+        members.wait()
+        assert members.ctl("get", "k") == "k\nv\n"
+    finally:
+        members.close()
+
+
+def test_any_member_serves_all(three: Members) -> None:
+    for i, member in enumerate(three.members):
+        three.ctl("put", f"k{i}", "v", at=[member])
+        for other in three.members:
+            assert three.ctl("get", f"k{i}", at=[other]) == f"k{i}\nv\n"
+        lease = three.ctl("lease", "grant", "60", at=[member]).split()[1]
+        for other in three.members:
+            assert "TTL(60)" in three.ctl("lease", "keep-alive", "--once", lease, at=[other])
+            assert "granted with TTL(60s)" in three.ctl("lease", "timetolive", lease, at=[other])
+    identities = {three.status(member)["header"]["member_id"] for member in three.members}
+    assert len(identities) == 3
+
+
+class Writer:
+    """Puts numbered keys as fast as one etcdctl txn script at a time allows, and keeps what was acknowledged."""
+
+    def __init__(self, members: Members, name: str) -> None:
+        self.members, self.name = members, name
+        self.acknowledged: list[int] = []
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self) -> None:
+        number = 0
+        while not self.stopping.is_set():
+            number += 1
+            result = self.members.ctl_raw("put", f"{self.name}/{number}", str(number))
+            if result.returncode == 0 and result.stdout == "OK\n":
+                self.acknowledged.append(number)
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.thread.join()
+
+    def check(self, member: Member) -> None:
+        found = self.members.ctl("get", f"{self.name}/", "--prefix", "--keys-only", at=[member]).split()
+        missing = {f"{self.name}/{n}" for n in self.acknowledged} - set(found)
+        assert not missing, f"acknowledged and lost: {sorted(missing)}"
+
+
+def test_the_leader_is_killed_under_load(three: Members) -> None:
+    writers = [Writer(three, f"w{i}") for i in range(4)]
+    try:
+        for _ in range(3):
+            time.sleep(1)
+            leader = three.leader()
+            leader.stop(signal.SIGKILL)
+            time.sleep(1.5)
+            leader.start(three.initial)
+            three.wait()
+    finally:
+        for writer in writers:
+            writer.stop()
+    assert all(len(writer.acknowledged) > 10 for writer in writers)
+    for writer in writers:
+        for member in three.members:
+            writer.check(member)
+
+
+def test_no_linearizable_answer_without_a_quorum(three: Members) -> None:
+    three.ctl("put", "k", "v")
+    leader = three.leader()
+    others = [m for m in three.members if m is not leader]
+    for other in others:
+        other.send(signal.SIGSTOP)
+    try:
+        assert three.ctl_raw("get", "k", "--command-timeout=3s", at=[leader]).returncode != 0
+        assert three.ctl_raw("put", "k", "w", "--command-timeout=3s", at=[leader]).returncode != 0
+        assert three.ctl("get", "k", "--consistency=s", at=[leader]) == "k\nv\n"
+    finally:
+        for other in others:
+            other.send(signal.SIGCONT)
+    three.wait()
+    until("answer after the quorum is back", lambda: three.ctl("get", "k", check=False).startswith("k\n"))
+
+
+def test_a_member_that_lags_is_caught_up_by_snapshot(tmp_path: Path) -> None:
+    members = Members(tmp_path, 3, ["--snapshot-count=100", "--heartbeat-interval=60", "--election-timeout=600"])
+    try:
+        members.start()
+        away = next(m for m in members.members if m is not members.leader())
+        away.stop(signal.SIGKILL)
+        alive = [m for m in members.members if m is not away]
+        script = "\n" + "".join(f"put s{i} {'v' * 1000}\n" for i in range(100)) + "\n\n"
+        for _ in range(12):
+            members.ctl("txn", at=alive, stdin=script)
+        for i in range(300):
+            members.ctl("put", f"n{i}", "v", at=alive)
+        away.start(members.initial)
+        members.wait()
+        until("snapshot applied", lambda: members.ctl("get", "n299", "--consistency=s", at=[away]) == "n299\nv\n")
+        assert len(members.ctl("get", "s", "--prefix", "--keys-only", at=[away]).split()) == 100
+    finally:
+        members.close()
+
+
+def test_a_voter_is_replaced_by_hand(three: Members) -> None:
+    three.ctl("put", "k", "v")
+    gone = next(m for m in three.members if m is not three.leader())
+    rest = [m for m in three.members if m is not gone]
+    identity = f"{three.status(gone)['header']['member_id']:x}"
+    assert "removed from cluster" in three.ctl("member", "remove", identity, at=rest)
+    assert gone.process is not None
+    gone.process.wait(15)
+    assert "removed" in gone.log.read_text()
+    client, peer = free_ports(2)
+    fresh = Member("m9", three.directory, client, peer, list(three.extra))
+    added = three.ctl("member", "add", "m9", f"--peer-urls={fresh.peer_url}", "--learner", at=rest)
+    assert "added to cluster" in added
+    three.members = [*rest, fresh]
+    fresh.start(three.initial, "existing")
+    until("learner that follows", lambda: three.ctl_raw("get", "k", "--consistency=s", at=[fresh]).stdout == "k\nv\n")
+    listed = json.loads(three.ctl("member", "list", "-w", "json", at=rest))["members"]
+    (learner,) = [m for m in listed if m.get("isLearner")]
+    until("promotion", lambda: "promoted" in three.ctl("member", "promote", f"{learner['ID']:x}", at=rest, check=False))
+    three.wait()
+    three.ctl("put", "k", "w", at=[fresh])
+    assert three.ctl("get", "k", at=rest) == "k\nw\n"
+
+
+def test_bad_settings_are_sentences(tmp_path: Path) -> None:
+    client, peer = free_ports(2)
+    member = Member("m0", tmp_path, client, peer)
+    member.start(f"m0={member.peer_url}", "new", "--listen-client-urls=http://0.0.0.0:1")
+    assert member.process is not None
+    assert member.process.wait(15) == 2
+    member.process = None
+    assert "pass --insecure" in member.log.read_text()
