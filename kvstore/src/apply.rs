@@ -73,6 +73,7 @@ impl Store {
     /// # Errors
     /// When the directory can't be read or holds a newer layout.
     pub fn open(dir: &Path) -> Result<Self, BackendError> {
+        crate::snapshot::recover(dir)?;
         let backend = Backend::open(dir)?;
         let mut meta = BTreeMap::new();
         backend.each(Table::Meta, |key, value| {
@@ -82,6 +83,7 @@ impl Store {
         let number = |key: &[u8]| -> Option<[u8; 32]> { meta.get(key)?.as_slice().try_into().ok() };
         let state = number(APPLIED).unwrap_or_else(|| encode_applied((0, 0), 1, 0));
         let (applied, revision, compacted) = decode_applied(&state);
+        backend.opened_at(applied.0, revision);
         let mut leases: HashMap<i64, LeaseEntry> = HashMap::new();
         backend.each(Table::Leases, |key, value| {
             let number = |b: &[u8]| b.try_into().map(i64::from_be_bytes);
@@ -161,9 +163,7 @@ impl Store {
     /// A record of the server's own (members, configuration), saved with the applied index of the same turn.
     pub fn set_meta(&mut self, key: &[u8], value: &[u8]) {
         self.meta.insert(key.to_vec(), value.to_vec());
-        self.batch
-            .puts
-            .push((Table::Meta, key.to_vec(), value.to_vec()));
+        self.batch.put(Table::Meta, key.to_vec(), value.to_vec());
     }
 
     /// Read such a record.
@@ -222,9 +222,7 @@ impl Store {
         let state = encode_applied(self.applied, self.revision, self.compacted);
         self.meta.insert(APPLIED.to_vec(), state.to_vec());
         let mut batch = std::mem::take(&mut self.batch);
-        batch
-            .puts
-            .push((Table::Meta, APPLIED.to_vec(), state.to_vec()));
+        batch.put(Table::Meta, APPLIED.to_vec(), state.to_vec());
         batch.applied = self.applied.0;
         batch.revision = self.revision;
         self.backend.write(batch);
@@ -268,11 +266,11 @@ impl Store {
                         keys: BTreeSet::new(),
                     },
                 );
-                self.batch.puts.push((
+                self.batch.put(
                     Table::Leases,
                     id.to_be_bytes().to_vec(),
                     ttl.to_be_bytes().to_vec(),
-                ));
+                );
                 Ok(Response::LeaseGrant(LeaseGrantResponse {
                     header: None,
                     id,
@@ -282,9 +280,7 @@ impl Store {
             }
             Command::LeaseRevoke(id) => {
                 let lease = self.leases.remove(&id).ok_or(StoreError::LeaseNotFound)?;
-                self.batch
-                    .deletes
-                    .push((Table::Leases, id.to_be_bytes().to_vec()));
+                self.batch.delete(Table::Leases, id.to_be_bytes().to_vec());
                 let mut turn = Turn::new(self.revision);
                 for key in &lease.keys {
                     if let Some(change) = self.keys.delete(turn.next(), key, &mut self.batch) {
@@ -465,3 +461,7 @@ fn decode_applied(data: &[u8; 32]) -> ((u64, u64), i64, i64) {
         i64::from_be_bytes(part(24)),
     )
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

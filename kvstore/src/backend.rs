@@ -45,13 +45,24 @@ pub enum Table {
     Meta,
 }
 
-/// What one turn of applying changed.
+/// What one turn of applying changed, in its order: a record may be put, deleted and put again in one turn.
 #[derive(Debug, Default)]
 pub struct Batch {
-    pub puts: Vec<(Table, Vec<u8>, Vec<u8>)>,
-    pub deletes: Vec<(Table, Vec<u8>)>,
+    changes: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     pub applied: u64,
     pub revision: i64,
+}
+
+impl Batch {
+    /// Set a record.
+    pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.changes.push((table, key, Some(value)));
+    }
+
+    /// Remove a record.
+    pub fn delete(&mut self, table: Table, key: Vec<u8>) {
+        self.changes.push((table, key, None));
+    }
 }
 
 enum Order {
@@ -153,6 +164,12 @@ impl Backend {
                 let _ = wait.recv();
             }
         }
+    }
+
+    /// What was read at opening is on disk already.
+    pub fn opened_at(&self, applied: u64, revision: i64) {
+        self.progress.revision.store(revision, Ordering::Release);
+        self.progress.applied.store(applied, Ordering::Release);
     }
 
     /// The applied index that is synced.
@@ -277,11 +294,14 @@ fn commit(
     batches: &[Batch],
 ) -> Result<(), heed::Error> {
     for batch in batches {
-        for (table, key, value) in &batch.puts {
-            tables[*table as usize].put(&mut txn, key, value)?;
-        }
-        for (table, key) in &batch.deletes {
-            tables[*table as usize].delete(&mut txn, key)?;
+        for (table, key, value) in &batch.changes {
+            let table = tables[*table as usize];
+            match value {
+                Some(value) => table.put(&mut txn, key, value)?,
+                None => {
+                    table.delete(&mut txn, key)?;
+                }
+            }
         }
     }
     txn.commit()

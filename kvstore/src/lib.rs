@@ -16,6 +16,8 @@ pub mod listen;
 pub mod log;
 pub mod member;
 pub mod membership;
+#[cfg(test)]
+mod model;
 pub mod mvcc;
 pub mod pb;
 pub mod peer;

@@ -55,6 +55,8 @@ struct History {
     older: Vec<Slot>,
 }
 
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// A range of keys in etcd's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyRange {
@@ -85,7 +87,7 @@ impl KeyRange {
         }
     }
 
-    fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    fn bounds(&self) -> Option<Bounds<'_>> {
         match self {
             Self::One(one) => Some((Bound::Included(one), Bound::Included(one))),
             Self::Span(from, to) if from < to => Some((Bound::Included(from), Bound::Excluded(to))),
@@ -163,7 +165,7 @@ impl Keys {
         let mut value = Vec::with_capacity(1 + kv.encoded_len());
         value.push(u8::from(deleted));
         value.extend_from_slice(&kv.encode_to_vec());
-        batch.puts.push((Table::Revisions, rev.encode(), value));
+        batch.put(Table::Revisions, rev.encode(), value);
         if !deleted {
             self.pending.push_back((rev, Arc::clone(kv)));
         }
@@ -358,13 +360,13 @@ impl Keys {
 
     /// Forget what no read at or after `revision` can see.
     pub fn compact(&mut self, revision: i64, batch: &mut Batch) {
-        let drop = |slot: &Slot, batch: &mut Batch| {
-            batch.deletes.push((Table::Revisions, slot.rev.encode()))
-        };
+        let drop =
+            |slot: &Slot, batch: &mut Batch| batch.delete(Table::Revisions, slot.rev.encode());
         self.index.retain(|_, history| {
             if history.newest.rev.main <= revision {
                 history.older.drain(..).for_each(|slot| drop(&slot, batch));
-                if history.newest.tombstone {
+                // A deletion at the compaction's own revision stays: a watch may still begin there.
+                if history.newest.tombstone && history.newest.rev.main < revision {
                     drop(&history.newest, batch);
                     return false;
                 }
@@ -373,8 +375,10 @@ impl Keys {
             let seen = history
                 .older
                 .partition_point(|slot| slot.rev.main <= revision);
-            // The last one seen is what a read at `revision` finds, unless it is a deletion.
-            let keep_last = seen > 0 && !history.older[seen - 1].tombstone;
+            // The last one seen is what a read at `revision` finds, unless it is an older deletion.
+            let keep_last = history.older[..seen]
+                .last()
+                .is_some_and(|slot| !slot.tombstone || slot.rev.main == revision);
             let gone = seen - usize::from(keep_last);
             history
                 .older

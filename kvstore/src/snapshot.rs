@@ -14,6 +14,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 const VERSION: u32 = 1;
 /// Subdirectory names beside the live state.
 const INCOMING: &str = "incoming";
+const OUTGOING: &str = "outgoing";
 
 #[derive(Clone, PartialEq, Message)]
 struct Record {
@@ -105,9 +106,7 @@ impl Store {
                     1 => Table::Leases,
                     _ => Table::Meta,
                 };
-                batch
-                    .puts
-                    .push((table, record.key.to_vec(), record.value.to_vec()));
+                batch.put(table, record.key.to_vec(), record.value.to_vec());
             }
             backend.write(batch);
             whole = chunk.last;
@@ -120,12 +119,36 @@ impl Store {
             return Err(backend.damaged("the snapshot ends early"));
         }
         drop(backend);
+        // At every moment one of the two is whole; `recover` puts the old one back when only that is left.
+        let outgoing = dir.with_file_name(OUTGOING);
         if dir.exists() {
-            std::fs::remove_dir_all(dir).map_err(io)?;
+            std::fs::rename(dir, &outgoing).map_err(io)?;
         }
         std::fs::rename(&incoming, dir).map_err(io)?;
+        if let Some(parent) = dir.parent() {
+            std::fs::File::open(parent)
+                .and_then(|parent| parent.sync_all())
+                .map_err(io)?;
+        }
         Self::open(dir)
     }
+}
+
+/// Finish what a crash within [`Store::import`] left: the state's directory is there again, and no other.
+pub(crate) fn recover(dir: &Path) -> Result<(), BackendError> {
+    let outgoing = dir.with_file_name(OUTGOING);
+    if !outgoing.exists() {
+        return Ok(());
+    }
+    let done = if dir.exists() {
+        std::fs::remove_dir_all(&outgoing)
+    } else {
+        std::fs::rename(&outgoing, dir)
+    };
+    done.map_err(|source| BackendError::Io {
+        path: dir.display().to_string(),
+        source,
+    })
 }
 
 #[derive(Default)]

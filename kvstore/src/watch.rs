@@ -309,3 +309,7 @@ fn push(watcher: &mut Watcher, revision: i64, change: &Change) {
         }),
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

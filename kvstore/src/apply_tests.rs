@@ -1,0 +1,181 @@
+//! The state machine against a naive model: answers, restarts, snapshots.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+use crate::model::{proposal, random_command, Model, Random};
+use crate::mvcc::KeyRange;
+use crate::pb::etcd::response_op::Response as Op;
+use crate::pb::etcd::{LeaseGrantRequest, PutRequest};
+
+fn previous(response: Response) -> Vec<KeyValue> {
+    match response {
+        Response::Put(put) => put.prev_kv.into_iter().collect(),
+        Response::DeleteRange(delete) => {
+            assert_eq!(delete.deleted as usize, delete.prev_kvs.len());
+            delete.prev_kvs
+        }
+        Response::Txn(txn) => {
+            let mut put_at = 0;
+            let mut found = Vec::new();
+            for op in txn.responses {
+                match op.response {
+                    Some(Op::ResponsePut(put)) => {
+                        put_at = put.header.unwrap().revision;
+                        found.extend(put.prev_kv);
+                    }
+                    // A transaction reads what it wrote.
+                    Some(Op::ResponseRange(range)) => {
+                        assert_eq!(range.kvs[0].mod_revision, put_at)
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            found
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn check_read(random: &mut Random, store: &Store, model: &Model, seed: u64) {
+    let (key, range_end) = random.range();
+    let revision = random.below(model.revision as u64 + 3) as i64;
+    let request = RangeRequest {
+        key: key.clone(),
+        range_end: range_end.clone(),
+        revision,
+        limit: random.below(4) as i64,
+        ..Default::default()
+    };
+    let answer = store.range(&request);
+    if revision > model.revision {
+        assert_eq!(answer.unwrap_err(), StoreError::FutureRevision);
+        return;
+    }
+    if revision > 0 && revision < model.compacted {
+        assert_eq!(answer.unwrap_err(), StoreError::Compacted);
+        return;
+    }
+    let range = KeyRange::new(&key, &range_end);
+    let at = if revision == 0 {
+        model.revision
+    } else {
+        revision
+    };
+    let expected: Vec<_> = model
+        .at(at)
+        .into_values()
+        .filter(|kv| range.contains(&kv.key))
+        .collect();
+    let answer = answer.unwrap();
+    let limit = match request.limit {
+        0 => usize::MAX,
+        limit => limit as usize,
+    };
+    assert_eq!(answer.count as usize, expected.len(), "seed {seed}");
+    assert_eq!(answer.more, expected.len() > limit, "seed {seed}");
+    let shown: Vec<_> = expected.into_iter().take(limit).collect();
+    assert_eq!(answer.kvs, shown, "seed {seed}, {request:?}");
+}
+
+/// A copy of what is on disk, as a power cut would leave it after the last sync.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    std::fs::copy(from.join("data.mdb"), to.join("data.mdb")).unwrap();
+}
+
+#[test]
+fn answers_are_the_models_and_a_cut_restart_and_a_snapshot_give_the_same_state() {
+    for seed in 1..=12u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let root = tempfile::tempdir().unwrap();
+        let (live, cut) = (root.path().join("a/state"), root.path().join("b/state"));
+        let mut store = Store::open(&live).unwrap();
+        let mut model = Model {
+            revision: 1,
+            ..Default::default()
+        };
+        let mut log: Vec<Vec<Proposal>> = Vec::new();
+        for turn in 1..=150u64 {
+            let mut entry = Vec::new();
+            let mut expected = Vec::new();
+            for _ in 0..1 + random.below(4) {
+                let command = random_command(&mut random, &model);
+                expected.push(model.apply(&command));
+                entry.push(proposal(command));
+            }
+            log.push(entry.clone());
+            for (outcome, expected) in store.apply(turn, 1, entry).into_iter().zip(expected) {
+                assert_eq!(outcome.result.map(previous), expected, "seed {seed}");
+            }
+            assert_eq!(store.revision(), model.revision, "seed {seed}");
+            check_read(&mut random, &store, &model, seed);
+            if turn == 75 {
+                store.flush();
+                assert_eq!(store.durable_index(), 75);
+                copy(&live, &cut);
+            }
+            if random.below(40) == 0 {
+                drop(store);
+                store = Store::open(&live).unwrap();
+                assert_eq!(store.applied(), (turn, 1));
+                assert_eq!(store.durable_index(), turn);
+            }
+        }
+        let leases: BTreeMap<_, _> = store.leases().collect();
+        assert_eq!(leases, model.leases, "seed {seed}");
+
+        let mut again = Store::open(&cut).unwrap();
+        let (from, _) = again.applied();
+        for (i, entry) in log.iter().enumerate().skip(from as usize) {
+            again.apply(i as u64 + 1, 1, entry.clone());
+        }
+        assert_eq!(again.hash().unwrap(), store.hash().unwrap(), "seed {seed}");
+        drop(again);
+
+        let copied = Store::import(&cut, store.export().unwrap()).unwrap();
+        assert_eq!(copied.hash().unwrap(), store.hash().unwrap(), "seed {seed}");
+        assert_eq!(copied.applied(), store.applied());
+        for id in 1..5 {
+            assert_eq!(copied.lease_keys(id), store.lease_keys(id), "seed {seed}");
+        }
+        check_read(&mut random, &copied, &model, seed);
+    }
+}
+
+#[test]
+fn a_lease_taken_back_and_granted_anew_in_one_entry_outlives_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("state");
+    let grant = Command::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 9 });
+    let mut store = Store::open(&dir).unwrap();
+    let entry = vec![
+        proposal(grant.clone()),
+        proposal(Command::LeaseRevoke(7)),
+        proposal(grant),
+    ];
+    store.apply(1, 1, entry);
+    drop(store);
+    let store = Store::open(&dir).unwrap();
+    assert_eq!(store.leases().collect::<Vec<_>>(), [(7, 9)]);
+}
+
+#[test]
+fn a_crash_between_the_renames_of_an_import_leaves_the_old_state() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("state");
+    let mut store = Store::open(&dir).unwrap();
+    let put = PutRequest {
+        key: "k".into(),
+        value: "v".into(),
+        ..Default::default()
+    };
+    store.apply(1, 1, vec![proposal(Command::Put(put))]);
+    let before = store.hash().unwrap();
+    drop(store);
+    std::fs::rename(&dir, root.path().join("outgoing")).unwrap();
+    let store = Store::open(&dir).unwrap();
+    assert_eq!(store.hash().unwrap(), before);
+    assert!(!root.path().join("outgoing").exists());
+}
