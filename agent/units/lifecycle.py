@@ -82,10 +82,12 @@ class _Turn:
                 self._started(slot, pid)
             case Exited():
                 self._exited(event)
-            case MainFound(slot, pid):
+            case MainFound(slot, pid) if slot == self.state.main:
+                self._set(main_pid=pid)
+            case MainFound(slot, pid) if slot == self.state.forked:
                 self._set(main=slot, main_pid=pid, forked=None)
                 if self.state.sub == "start":
-                    self._after_start()
+                    self._run_phase("start-post", 0)
             case Notified():
                 self._notified(event)
             case TimerFired():
@@ -157,7 +159,7 @@ class _Turn:
         main = phase == "start" and self.service.type != "forking"
         self._run("main" if main else "control", phase, index)
         if main and self.service.type == "simple":
-            self._after_start()
+            self._run_phase("start-post", 0)
 
     def _run(self, role: Role, phase: Phase, index: int) -> None:
         slot = self.state.next_slot
@@ -175,16 +177,13 @@ class _Turn:
             case "start-pre":
                 self._run_phase("start", 0)
             case "start":
-                self._after_start()
+                self._run_phase("start-post", 0)
             case "start-post" | "reload":
                 self._settle()
             case "stop":
                 self._signal("stop-sigterm")
             case "stop-post":
                 self._signal("final-sigterm")
-
-    def _after_start(self) -> None:
-        self._run_phase("start-post", 0)
 
     def _settle(self) -> None:
         """Started, or reloaded: what now?"""
@@ -202,7 +201,7 @@ class _Turn:
             return
         self._set(main_pid=pid)
         if self.state.sub == "start" and self.service.type == "exec":
-            self._after_start()
+            self._run_phase("start-post", 0)
 
     def _notified(self, event: Notified) -> None:
         if event.status is not None:
@@ -210,7 +209,7 @@ class _Turn:
         if event.main_pid is not None and event.slot == self.state.main:
             self._set(main_pid=event.main_pid)
         if event.ready and self.state.sub == "start" and self.service.type == "notify":
-            self._after_start()
+            self._run_phase("start-post", 0)
         elif event.stopping and self.state.sub == "running":
             self._go("stop-sigterm", self.service.timeout_stop)
 
@@ -257,7 +256,7 @@ class _Turn:
             case "start":
                 self._fail("protocol" if self.service.type == "notify" and result == "success" else result)
                 if self.state.result == "success":
-                    self._after_start()
+                    self._run_phase("start-post", 0)
                 else:
                     self._signal("stop-sigterm")
             case "running":
@@ -343,7 +342,7 @@ class _Turn:
                 self._signal("stop-sigterm")
             case "reload":
                 self._set(control=None)
-                self._go("running", self.service.runtime_max)
+                self._settle()
             case "stop-sigterm":
                 self._fail("timeout")
                 if self.service.send_sigkill:
@@ -367,7 +366,7 @@ class _Turn:
 
     def _rest(self) -> None:
         """The end: dead, failed, or a restart to come."""
-        self._set(main=None, main_pid=None, control=None)
+        self._set(main=None, main_pid=None, control=None, forked=None)
         if self.state.start_after_stop:
             self._start(restarts=0)
         elif self._shall_restart():
