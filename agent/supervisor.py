@@ -112,7 +112,9 @@ class Supervisor:
         return runner is not None
 
     async def _adopt(self) -> None:
-        findings = await asyncio.to_thread(adopt.find, self.site.records, self.site.run_dir, self.site.boot)
+        findings = await asyncio.to_thread(adopt.find, self.site.records, self.site.boot)
+        known = {process.run_dir for record in findings.alive.values() for process in record.processes}
+        await adopt.sweep(self.site.run_dir, known)
         try:
             self._wanted = await asyncio.to_thread(self.site.records.load_placements)
         except RecordError as error:

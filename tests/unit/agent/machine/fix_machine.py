@@ -167,6 +167,14 @@ class Machine:
     def lines(self, unit: str) -> list[str]:
         return [line.text for line in journal.read(self.root / "data/journal" / unit)]
 
+    async def until_lines(self, unit: str, expected: list[str]) -> None:
+        """Wait until a unit's journal is exactly this."""
+        for _ in range(int(PATIENCE_S / 0.02)):
+            if self.lines(unit) == expected:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"the journal of {unit} is {self.lines(unit)}, not {expected}")
+
     async def clean(self) -> None:
         if self._task is not None and not self._task.done():
             await self.kill()

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.cgroups import Cgroup
 from tests.unit.agent.machine.fix_machine import Machine
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root")
-ROUNDS = 12
+ROUNDS = 10
 SEED = int(os.environ.get("FLEET_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 
 UNIT = """[Unit]
@@ -52,6 +53,8 @@ async def test_fleetd_killed_at_any_moment(tmp_path: Path) -> None:
             while len(runs.read_text().splitlines()) < before + 5:
                 await asyncio.sleep(0.05)
         assert not (tmp_path / "bad").exists(), f"seed {SEED}"
+        monitors = Cgroup("loop.service/monitor", root=machine.cgroups).procs()
+        assert len(monitors) <= 3, f"seed {SEED}: monitors {sorted(monitors)} were left behind"
     finally:
         if child is not None and child.returncode is None:
             child.kill()

@@ -39,8 +39,7 @@ async def test_a_unit_runs_prints_and_is_taken_away(machine: Machine) -> None:
     state = await machine.cluster.until("hello.service", lambda s: s is not None and s.main_pid is not None)
     assert state is not None and (state.active, state.sub, state.why) == ("active", "running", "")
     assert alive(state.main_pid)
-    while machine.lines("hello.service") != ["Hello World hello"]:
-        await asyncio.sleep(0.02)
+    await machine.until_lines("hello.service", ["Hello World hello"])
     await machine.cluster.take_away("hello.service")
     await machine.cluster.until("hello.service", lambda s: s is None)
     assert "hello.service" in machine.cluster.gone
@@ -187,9 +186,7 @@ ExecStart=/bin/sh -c 'id -un; pwd; ulimit -n; umask; echo $$HOME'
 """
     await machine.cluster.place("who.service", text)
     await machine.cluster.until_sub("who.service", "dead")
-    while len(machine.lines("who.service")) < 5:
-        await asyncio.sleep(0.02)
-    assert machine.lines("who.service") == ["nobody", "/tmp", "123", "0077", "/nonexistent"]
+    await machine.until_lines("who.service", ["nobody", "/tmp", "123", "0077", "/nonexistent"])
 
 
 async def test_dependencies(machine: Machine) -> None:
@@ -207,11 +204,10 @@ async def test_dependencies(machine: Machine) -> None:
 
 async def test_a_changed_file_replaces_the_unit(machine: Machine) -> None:
     await machine.cluster.place("v.service", "[Service]\nExecStart=/bin/sh -c 'echo v1; exec sleep 60'\n")
-    await machine.cluster.until_sub("v.service", "running")
+    await machine.until_lines("v.service", ["v1"])
     await machine.cluster.place("v.service", "[Service]\nExecStart=/bin/sh -c 'echo v2; exec sleep 61'\n")
     await machine.cluster.until("v.service", lambda s: s is not None and s.epoch == 2 and s.sub == "running")
-    while machine.lines("v.service") != ["v1", "v2"]:
-        await asyncio.sleep(0.02)
+    await machine.until_lines("v.service", ["v1", "v2"])
 
 
 async def test_a_file_that_can_not_be_read_is_reported(machine: Machine) -> None:
@@ -242,3 +238,17 @@ async def test_on_failure_and_binds_to(machine: Machine) -> None:
     await machine.cluster.until_sub("mail.service", "exited")
     after = await machine.cluster.until_sub("bound.service", "dead")
     assert after.why == "It is bound to main.service (BindsTo=), which stopped."
+
+
+async def test_a_monitor_in_no_record_is_ended(machine: Machine) -> None:
+    await machine.cluster.place("lost.service", "[Service]\nExecStart=/bin/sleep 60\n")
+    state = await machine.cluster.until("lost.service", lambda s: s is not None and s.main_pid is not None)
+    await machine.kill()
+    (machine.root / "data/units/lost.service.json").unlink()
+    machine.cluster.cut_off = True
+    await machine.start()
+    assert state is not None and not alive(state.main_pid)
+    async with asyncio.timeout(10):
+        while any(alive(pid) for pid in Cgroup("lost.service", root=machine.cgroups).procs()):
+            await asyncio.sleep(0.02)
+    assert list((machine.root / "run/monitors").iterdir()) == []
