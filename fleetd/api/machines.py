@@ -82,7 +82,7 @@ class MachineRoutes:
             address = present[machine].address or (known[machine].address if machine in known else "")
             entity = MachineEntity(
                 id=machine,
-                primaryIP=address.rpartition(":")[0].strip("[]") if ":" in address else address,
+                primaryIP=address,
                 metadata=dict(known[machine].metadata) if machine in known else {},
             )
             entities.append(entity)

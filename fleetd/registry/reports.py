@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 
 from agent.interfaces import ContainerRecord, Placement, UnitState
 from fleetd.registry import keys, records
@@ -27,6 +28,8 @@ ASK_AGAIN_S = 5.0
 """How long an engine's answer is waited for; a new lease also counts from then on."""
 SWEEP_AFTER_S = 10.0
 """How long the agent has to take over what it finds before reports of an earlier fleetd are dropped."""
+FIRST_REPORT_S = 2.0
+"""How long a return waits for the agent to say what it has taken over."""
 FILES_KEPT = 1024
 """Unit files that are kept in memory."""
 
@@ -41,6 +44,7 @@ class ClusterLink:
         self._returning = False
         self._ready = asyncio.Event()
         self._wake = asyncio.Event()
+        self._reported = asyncio.Event()
         self._units: dict[str, UnitState] = {}
         self._containers: dict[str, ContainerRecord] = {}
         self._dirty: OrderedDict[bytes, bytes | None] = OrderedDict()
@@ -69,6 +73,7 @@ class ClusterLink:
 
     async def report_units(self, changed: Sequence[UnitState], gone: Sequence[str]) -> None:
         """Publish unit states; the newest per unit wins."""
+        self._reported.set()
         for state in changed:
             self._units[state.unit] = state
             self._put(keys.state(self._machine, state.unit), records.state_value(state))
@@ -147,6 +152,9 @@ class ClusterLink:
 
     async def _come_back(self, lease: int) -> None:
         key = keys.returning(self._machine)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_REPORT_S):
+                await self._reported.wait()
         claim = Return(self._machine, lease, self.running())
         asked = await self._client.put(key, claim.value())
         log.info("Back after a lost lease with %d running units; the engine is asked.", len(claim.asking or ()))

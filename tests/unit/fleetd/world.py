@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,9 +27,12 @@ TTL_S = 3
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below the ephemeral range, where no client's own connection can sit."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
@@ -43,12 +50,14 @@ def store(directory: Path) -> Iterator[str]:
         deadline = time.monotonic() + STORE_START_S
         while True:
             try:
-                socket.create_connection(("127.0.0.1", int(client.rpartition(":")[2])), 1).close()
-                break
-            except OSError:
-                assert process.poll() is None, (directory / "store.log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+                with urllib.request.urlopen(f"{client}/health", timeout=1) as answer:
+                    if b'"true"' in answer.read():
+                        break
+            except (OSError, http.client.HTTPException):
+                pass
+            assert process.poll() is None, (directory / "store.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         yield client
     finally:
         process.kill()
@@ -91,8 +100,8 @@ class Member:
     async def appear(self) -> None:
         """Take a lease, and say that the machine lives."""
         self.lease = (await self.client.lease_grant(TTL_S)).id
-        await self.registry.register_machine(Machine(self.registry.machine_id, "10.0.0.1:7480", self.metadata))
-        await self.registry.announce("boot", "10.0.0.1:7480", self.lease)
+        await self.registry.register_machine(Machine(self.registry.machine_id, "10.0.0.1", self.metadata))
+        await self.registry.announce("boot", "10.0.0.1", self.lease)
         self.link.set_lease(self.lease)
         self._renewal = asyncio.create_task(self._renew())
 
