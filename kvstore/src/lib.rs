@@ -1,6 +1,7 @@
 //! The replicated store: a Raft member that speaks etcd's v3 API, and its native client.
 
 pub mod apply;
+mod authority;
 pub mod backend;
 pub mod client;
 pub mod command;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::body::Body;
 
+use crate::authority::Lenient;
 use crate::config::{addresses, ConfigError};
 
 type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -165,7 +166,7 @@ pub async fn serve(
         connections.spawn(async move {
             // How a connection ends is the client's business; each request had its own answer.
             let _ended = builder
-                .serve_connection(TokioIo::new(stream), service)
+                .serve_connection(TokioIo::new(Lenient::new(stream)), service)
                 .await;
         });
     }
