@@ -191,7 +191,7 @@ def bench(context: typer.Context) -> None:
     """Load the store with kvload; its arguments follow, for example `put --clients 64 --total 10000`."""
     beside = Path(sys.executable).with_name("kvload")
     built = Path(__file__).parents[2] / "target" / "release" / "kvload"
-    program = next((str(one) for one in (beside, built) if one.exists()), shutil.which("kvload"))
+    program = next((str(one) for one in (built, beside) if one.exists()), shutil.which("kvload"))
     if program is None:
         fail("The load generator kvload is not installed beside kvctl.", BAD_ARGUMENTS)
     words = [program, *context.args]
