@@ -92,9 +92,11 @@ impl<D: Doorkeeper> Peer for PeerService<D> {
         let hello =
             first.ok_or_else(|| Status::invalid_argument("the first frame carries no hello"))?;
         self.doorkeeper.admit(&hello)?;
-        let events = self.events.clone();
+        let (events, doorkeeper) = (self.events.clone(), self.doorkeeper.clone());
         let read = async move {
             while let Some(frame) = frames.message().await? {
+                // A member that was removed meanwhile learns it here.
+                doorkeeper.admit(&hello)?;
                 events
                     .send(PeerEvent::Messages(frame.messages))
                     .await
