@@ -1,0 +1,1 @@
+"""A machine's images: blobs, unpacked layers, tags."""
