@@ -1,0 +1,1 @@
+"""The network of a machine's containers: bridge, addresses, published ports."""
