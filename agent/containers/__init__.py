@@ -1,0 +1,1 @@
+"""A machine's containers: their records, root file systems, specs and lives."""

@@ -1,0 +1,410 @@
+"""The containers of a machine, from create to remove, also across restarts of this process. What a container is made
+of is decided in `oci_spec`; how it is started, in `launch`. Units and the Docker API both use this class."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal as signals
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agent.containers import rootfs, security
+from agent.containers.launch import Launcher, LaunchError, Places
+from agent.containers.naming import NAME, new_id, new_name
+from agent.containers.records import Record, Records
+from agent.docker_steps import ContainerFailure, UnitContainer
+from agent.images.store import Image, ImageError, Images
+from agent.interfaces import ContainerRecord
+from agent.monitor.link import Attachment, Exited, Link, MonitorError, MonitorLost, connect, read_exit
+from agent.network.addresses import AddressError
+from agent.network.bridge import Bridge
+from agent.network.nft import NftError
+from agent.network.published import PortError
+from agent.units.docker_line import ContainerOptions
+from agent.units.errors import BadValue
+from agent.units.values import signal
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+STOP_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 10.0
+LOST_CODE = 255
+"""Of a container whose end nobody saw: its machine or its monitor was killed."""
+EVENTS_LIMIT = 1024
+UNIT_LABEL = "fleet.unit"
+Report = Callable[[Sequence[ContainerRecord], Sequence[str]], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class NoContainer(ContainerFailure):
+    """There is none of that name."""
+
+
+class Conflict(ContainerFailure):
+    """A name is taken, or a container is in another state."""
+
+
+@dataclass(frozen=True)
+class ContainerEvent:
+    """Something happened to a container: create, start, die, destroy."""
+
+    action: str
+    record: Record
+    at: float
+
+
+@dataclass
+class _Life:
+    record: Record
+    link: Link | None = None
+    task: asyncio.Task[None] | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: list[asyncio.Future[Attachment]] = field(default_factory=list)
+
+
+class Containers:
+    """Every container here. Also what a unit's docker lines run on (`agent.docker_steps.ContainerRunner`)."""
+
+    def __init__(self, data_dir: Path, run_dir: Path, boot: str, report: Report | None = None) -> None:
+        self.images = Images(data_dir / "images")
+        self._records = Records(data_dir / "containers")
+        places = Places(data_dir / "containers", data_dir / "volumes", run_dir / "c", run_dir / "runtime")
+        places.run.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._launcher = Launcher(places, Bridge())
+        self._boot = boot
+        self._report = report
+        self._lives: dict[str, _Life] = {}
+        self._listeners: set[asyncio.Queue[ContainerEvent]] = set()
+
+    async def adopt(self) -> None:
+        """Find again what an earlier process started; what ended meanwhile gets its exit code."""
+        if complaint := security.missing():
+            log.warning("%s", complaint)
+        for record in list(self._records.all()):
+            life = self._lives[record.id] = _Life(record)
+            if record.state != "running":
+                if record.state == "exited":
+                    life.ended.set()
+                continue
+            run = self._launcher.places.run / record.id[:24]
+            try:
+                if record.boot != self._boot:
+                    raise MonitorLost("the machine was started again")
+                life.link = await connect(run)
+            except MonitorLost:
+                await self._ended(life, read_exit(run) if record.boot == self._boot else None)
+                continue
+            if record.address:
+                network = self._launcher.network
+                addresses = await asyncio.to_thread(network.prepare)
+                addresses.take(record.address)
+                network.ports.keep(record.ports)
+                await asyncio.to_thread(network.publish, record.address, record.ports)
+            await self._tell("start", record)
+            life.task = asyncio.create_task(self._watch(life), name=f"container {record.name}")
+
+    async def run(self) -> None:
+        """Stay until cancelled, then let go: containers live on."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for life in self._lives.values():
+                if life.task is not None:
+                    life.task.cancel()
+                if life.link is not None:
+                    await life.link.close()
+
+    async def fetch(self, image: str, policy: str) -> None:
+        """Have an image; nothing is pulled by this version, so it has to be here."""
+        try:
+            self.images.resolve(image)
+        except ImageError as error:
+            raise ContainerFailure(f"{error}: it is not on this machine; import or load it first.") from error
+
+    async def create(self, wanted: UnitContainer) -> str:
+        """Make a container; answer its id."""
+        options = wanted.options
+        name = options.name or new_name({life.record.name for life in self._lives.values()})
+        if not NAME.match(name):
+            raise ContainerFailure(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        for life in self._lives.values():
+            if life.record.name == name:
+                raise Conflict(
+                    f'Conflict. The container name "/{name}" is already in use by container "{life.record.id}".'
+                    " You have to remove (or rename) that container to be able to reuse that name."
+                )
+        image = self._image(options.image)
+        settings = image.settings
+        head = tuple(settings.get("Entrypoint") or ())
+        tail = options.command or tuple(settings.get("Cmd") or ())
+        if options.entrypoint is not None:
+            head, tail = ((options.entrypoint,) if options.entrypoint else ()), options.command
+        if not head + tail:
+            raise ContainerFailure("no command specified")
+        container = new_id()
+        labels = tuple(options.labels)
+        if wanted.unit:
+            labels = (*labels, (UNIT_LABEL, wanted.unit))
+        record = Record(
+            id=container,
+            name=name,
+            image=image.id,
+            options=replace(options, labels=labels),
+            args=head + tail,
+            env=_environment(settings.get("Env") or (), options, container),
+            user=options.user or settings.get("User") or "",
+            directory=options.working_directory or settings.get("WorkingDir") or "",
+            stop_signal=options.stop_signal or settings.get("StopSignal") or "TERM",
+            log_dir=str(wanted.log_dir if wanted.unit else self._records.place(container) / "log"),
+            created=time.time(),
+            unit=wanted.unit,
+            cgroup_parent=wanted.cgroup_parent,
+            exposed=_exposed(settings, options),
+        )
+        self._records.save(record)
+        self._lives[container] = _Life(record)
+        await self._tell("create", record)
+        return container
+
+    async def find(self, name: str) -> str | None:
+        """The id behind a name or the beginning of an id."""
+        wanted = name.removeprefix("/")
+        for life in self._lives.values():
+            if wanted in (life.record.name, life.record.id):
+                return life.record.id
+        found = [container for container in self._lives if wanted and container.startswith(wanted)]
+        return found[0] if len(found) == 1 else None
+
+    def get(self, container: str) -> Record:
+        """The record of an id."""
+        return self._life(container).record
+
+    def list(self) -> list[Record]:
+        """All, the youngest first."""
+        return sorted((life.record for life in self._lives.values()), key=lambda record: -record.created)
+
+    async def start(self, container: str) -> int:
+        """Start it; answer its first process."""
+        life = self._life(container)
+        async with life.lock:
+            if life.record.state == "running":
+                return life.record.pid
+            failure: ContainerFailure | None = None
+            life.ended.clear()
+            image = self._image(life.record.image)
+            try:
+                record, link = await self._launcher.launch(life.record, image)
+                life.link = link
+                record = replace(record, state="running", boot=self._boot, started=time.time(), error="", code=0)
+                for future in life.waiting:
+                    if not future.done():
+                        future.set_result(await link.attach())
+                life.waiting.clear()
+                self._records.save(record)
+                life.record = record
+                await link.start()
+            except (LaunchError, MonitorError, OSError, PortError, AddressError, NftError) as error:
+                code = error.code if isinstance(error, LaunchError) else 125
+                self._give_up(life, str(error), code)
+                failure = ContainerFailure(str(error), code)
+                failure.__cause__ = error
+            else:
+                life.task = asyncio.create_task(self._watch(life), name=f"container {record.name}")
+        if failure is not None:
+            if life.record.options.remove and not life.record.unit:
+                await self.remove(container, force=True, volumes=True)
+            raise failure
+        await self._tell("start", record)
+        return record.pid
+
+    async def has_started(self, container: str) -> bool:
+        """Whether it runs, or ran and ended."""
+        return self._life(container).record.started > 0
+
+    async def wait(self, container: str) -> int:
+        """Wait for its (next) end and answer its code; at once when it has ended."""
+        life = self._life(container)
+        await life.ended.wait()
+        return life.record.code
+
+    async def wait_next(self, container: str) -> int:
+        """Wait for the end of its next run."""
+        life = self._life(container)
+        life.ended.clear()
+        await life.ended.wait()
+        return life.record.code
+
+    async def wait_removed(self, container: str) -> int:
+        """Wait until it is gone; answer its last code."""
+        life = self._life(container)
+        await life.removed.wait()
+        return life.record.code
+
+    async def stop(self, container: str, patience: float | None) -> None:
+        """Its stop signal, then SIGKILL after `patience` seconds (None: its own)."""
+        life = self._life(container)
+        if life.record.state != "running":
+            return
+        own = life.record.options.stop_timeout
+        wait = patience if patience is not None else STOP_TIMEOUT_S if own is None else float(own)
+        await self.signal(container, None)
+        try:
+            async with asyncio.timeout(wait if wait >= 0 else None):
+                await life.ended.wait()
+        except TimeoutError:
+            await self.signal(container, signals.SIGKILL)
+            async with asyncio.timeout(KILL_TIMEOUT_S):
+                await life.ended.wait()
+
+    async def signal(self, container: str, number: int | None) -> None:
+        """Send a signal, or its stop signal for None."""
+        life = self._life(container)
+        if life.record.state != "running" or life.link is None:
+            raise Conflict(f"Container {life.record.id} is not running")
+        try:
+            await life.link.signal(number or signal(life.record.stop_signal))
+        except (MonitorError, BadValue) as error:
+            raise ContainerFailure(str(error)) from error
+
+    async def remove(self, container: str, *, force: bool, volumes: bool) -> None:
+        """Remove it; a running one with `force` alone. Named volumes stay."""
+        life = self._life(container)
+        if life.record.state == "running":
+            if not force:
+                raise Conflict(
+                    f'cannot remove container "/{life.record.name}": container is running: stop the container before'
+                    " removing or force remove"
+                )
+            await self.stop(container, 0)
+        async with life.lock:
+            if self._lives.pop(container, None) is None:
+                return
+            place = self._records.place(container)
+            await asyncio.to_thread(rootfs.remove, place)
+            if volumes or life.record.options.remove:
+                for path in self._launcher.places.volumes.glob(f"{container[:32]}-*"):
+                    await asyncio.to_thread(shutil.rmtree, path)
+        life.removed.set()
+        await self._tell("destroy", life.record)
+
+    async def attach(self, container: str) -> Attachment:
+        """Its streams; of one that is not started, from its very beginning (this waits for the start)."""
+        life = self._life(container)
+        if life.record.state == "running" and life.link is not None:
+            return await life.link.attach()
+        future: asyncio.Future[Attachment] = asyncio.get_running_loop().create_future()
+        life.waiting.append(future)
+        return await future
+
+    async def resize(self, container: str, rows: int, columns: int) -> None:
+        """Set its tty's size."""
+        life = self._life(container)
+        if life.link is not None and life.record.state == "running":
+            with contextlib.suppress(MonitorError):
+                await life.link.resize(rows, columns)
+
+    async def subscribe(self) -> AsyncIterator[ContainerEvent]:
+        """Yield what happens from now on."""
+        queue: asyncio.Queue[ContainerEvent] = asyncio.Queue(EVENTS_LIMIT)
+        self._listeners.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._listeners.discard(queue)
+
+    async def _watch(self, life: _Life) -> None:
+        assert life.link is not None
+        end: Exited | None = None
+        try:
+            end = await life.link.wait()
+            await life.link.forget()
+        except MonitorError as error:
+            log.error("container %s: %s", life.record.name, error)
+        await self._ended(life, end)
+        options = life.record.options
+        if options.remove and (not life.record.unit or options.detach):
+            try:
+                await self.remove(life.record.id, force=True, volumes=True)
+            except (OSError, ContainerFailure) as error:
+                log.error("container %s can't be removed: %s", life.record.name, error)
+
+    async def _ended(self, life: _Life, end: Exited | None) -> None:
+        code, reason, at = LOST_CODE, "its end was not seen", time.time()
+        if end is not None:
+            code = end.code if end.code is not None else 128 + (end.signal or 0)
+            reason, at = end.reason, end.at
+        try:
+            await self._launcher.clear(life.record)
+        except (OSError, NftError, LaunchError) as error:
+            log.error("container %s: can't clear away: %s", life.record.name, error)
+        life.record = replace(life.record, state="exited", code=code, error=reason, finished=at, pid=0)
+        life.link = None
+        self._records.save(life.record)
+        life.ended.set()
+        await self._tell("die", life.record)
+
+    def _give_up(self, life: _Life, reason: str, code: int) -> None:
+        for future in life.waiting:
+            if not future.done():
+                future.set_exception(ContainerFailure(reason, code))
+        life.waiting.clear()
+        life.link = None
+        life.record = replace(life.record, state="created", code=code, error=reason)
+        self._records.save(life.record)
+        life.ended.set()
+
+    async def _tell(self, action: str, record: Record) -> None:
+        for queue in self._listeners:
+            with contextlib.suppress(asyncio.QueueFull):
+                queue.put_nowait(ContainerEvent(action, record, time.time()))
+        if self._report is not None and action == "start":
+            await self._report([_registered(record)], [])
+        elif self._report is not None and action == "die":
+            await self._report([], [record.id])
+
+    def _life(self, container: str) -> _Life:
+        if (life := self._lives.get(container)) is None:
+            raise NoContainer(f"No such container: {container}", 1)
+        return life
+
+    def _image(self, reference: str) -> Image:
+        try:
+            return self.images.resolve(reference)
+        except ImageError as error:
+            raise ContainerFailure(str(error)) from error
+
+
+def _registered(record: Record) -> ContainerRecord:
+    ports = {
+        f"{port.container_port}/{port.protocol}": f"{port.host_ip or '0.0.0.0'}:{port.host_port}"
+        for port in record.ports
+    }
+    return ContainerRecord(
+        record.id, record.name, record.options.image, record.unit or None, record.address, ports, record.started
+    )
+
+
+def _environment(image: Sequence[str], options: ContainerOptions, container: str) -> tuple[str, ...]:
+    found = {"PATH": DEFAULT_PATH.partition("=")[2], "HOSTNAME": options.hostname or container[:12]}
+    if options.tty:
+        found["TERM"] = "xterm"
+    for item in image:
+        name, _, value = item.partition("=")
+        found[name] = value
+    found.update({name: value for name, value in options.env if value is not None})
+    found.setdefault("HOME", "/root" if options.user in ("", "root", "0") else "/")
+    return tuple(f"{name}={value}" for name, value in found.items())
+
+
+def _exposed(settings: object, options: ContainerOptions) -> tuple[str, ...]:
+    found = dict.fromkeys(settings.get("ExposedPorts") or ()) if isinstance(settings, dict) else {}
+    found.update(dict.fromkeys(f"{number}/{kind}" for number, kind in options.expose))
+    return tuple(found)

@@ -1,0 +1,100 @@
+"""What is kept of a container: one JSON file each, written before anything is done. A newer format is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from agent.units.docker_line import ContainerOptions, Health, Link, Mount, PublishedPort, Ulimit
+
+FORMAT = 1
+_PARTS: dict[str, Any] = {"mounts": Mount, "links": Link, "ulimits": Ulimit, "ports": PublishedPort}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A container, wished and found."""
+
+    id: str
+    name: str
+    image: str
+    """The image's id."""
+    options: ContainerOptions
+    args: tuple[str, ...]
+    """Entrypoint and command as they run."""
+    env: tuple[str, ...]
+    user: str
+    directory: str
+    stop_signal: str
+    log_dir: str
+    created: float
+    unit: str = ""
+    cgroup_parent: str = ""
+    exposed: tuple[str, ...] = ()
+    state: str = "created"
+    """created, running or exited."""
+    boot: str = ""
+    """The boot that it was started in."""
+    pid: int = 0
+    address: str = ""
+    ports: tuple[PublishedPort, ...] = ()
+    """With every host port chosen."""
+    started: float = 0.0
+    finished: float = 0.0
+    code: int = 0
+    error: str = ""
+
+
+class Records:
+    """The records of a machine, in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def place(self, container: str) -> Path:
+        """The directory of a container."""
+        return self._directory / container
+
+    def save(self, record: Record) -> None:
+        """Write it, durably."""
+        place = self.place(record.id)
+        place.mkdir(mode=0o711, exist_ok=True)
+        fresh = place / "record.new"
+        with fresh.open("w") as out:
+            json.dump({"version": FORMAT, **asdict(record)}, out)
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.replace(place / "record.json")
+
+    def all(self) -> Iterator[Record]:
+        """Read every record; a newer program's is an error."""
+        for path in self._directory.glob("*/record.json"):
+            saved = json.loads(path.read_bytes())
+            version = saved.pop("version")
+            if version > FORMAT:
+                raise ValueError(f"{path} has format {version}; this program reads up to {FORMAT}.")
+            yield _record(saved)
+
+
+def _record(saved: dict[str, Any]) -> Record:
+    given = dict(saved.pop("options"))
+    health = Health(**given.pop("health"))
+    for name, kind in _PARTS.items():
+        given[name] = tuple(kind(**_tuples(item)) for item in given[name])
+    options = replace(ContainerOptions(**_tuples(given)), health=health)
+    ports = tuple(PublishedPort(**item) for item in saved.pop("ports"))
+    known = {field.name for field in fields(Record)}
+    return Record(options=options, ports=ports, **{key: _tuple(item) for key, item in saved.items() if key in known})
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _tuple(value) for key, value in values.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,54 @@
+"""A container's root file system: the image's layers below, one writable layer above, joined by overlayfs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+MAX_OPTIONS_BYTES = 4095
+_MNT_DETACH = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(place: Path, layers: Sequence[Path]) -> Path:
+    """Mount the root of a container that lives in `place`; answer where. Mounted already is fine."""
+    root, upper, work, short = (place / name for name in ("root", "upper", "work", "l"))
+    for path in (root, upper, work, short):
+        path.mkdir(mode=0o755, exist_ok=True)
+    if root.is_mount():
+        return root
+    names = []
+    for number, layer in enumerate(layers):
+        link = short / str(number)
+        if not link.is_symlink():
+            link.symlink_to(layer)
+        names.append(str(link))
+    lower = ":".join(reversed(names))
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    if len(options) > MAX_OPTIONS_BYTES:
+        raise OSError(f"the image has too many layers ({len(layers)}) for one mount")
+    if layers:
+        status = layers[-1].stat()
+        upper.chmod(status.st_mode & 0o7777)
+        os.chown(upper, status.st_uid, status.st_gid)
+    if _libc.mount(b"overlay", os.fsencode(root), b"overlay", 0, options.encode()) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(root))
+    return root
+
+
+def unmount(place: Path) -> None:
+    """Take the mount away, if there is one; what was written stays."""
+    root = place / "root"
+    if root.is_mount() and _libc.umount2(os.fsencode(root), _MNT_DETACH) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(root))
+
+
+def remove(place: Path) -> None:
+    """Unmount and delete all that a container had."""
+    unmount(place)
+    shutil.rmtree(place, ignore_errors=False)
