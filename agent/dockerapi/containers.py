@@ -1,0 +1,232 @@
+"""The API's routes for containers: orders, waiting, streams. How one looks as JSON is `views`' affair."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiohttp import web
+
+from agent.containers.container import Containers, NoContainer
+from agent.containers.records import Record
+from agent.docker_steps import ContainerFailure, UnitContainer
+from agent.dockerapi import hijack, views
+from agent.dockerapi.errors import ApiError, flag
+from agent.dockerapi.options import options_of
+from agent.monitor import logfile
+from agent.monitor.link import Attachment
+from agent.units.values import signal
+
+READ_BYTES = 1 << 16
+
+
+class ContainerRoutes:
+    """Handlers on a machine's containers."""
+
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+
+    def routes(self) -> list[web.RouteDef]:
+        """What is served."""
+        return [
+            web.get("/containers/json", self._list),
+            web.post("/containers/create", self._create),
+            web.get("/containers/{id}/json", self._inspect),
+            web.post("/containers/{id}/start", self._start),
+            web.post("/containers/{id}/stop", self._stop),
+            web.post("/containers/{id}/restart", self._restart),
+            web.post("/containers/{id}/kill", self._kill),
+            web.post("/containers/{id}/wait", self._wait),
+            web.post("/containers/{id}/attach", self._attach),
+            web.post("/containers/{id}/resize", self._resize),
+            web.get("/containers/{id}/logs", self._logs),
+            web.delete("/containers/{id}", self._delete),
+        ]
+
+    async def _id(self, request: web.Request) -> str:
+        name = request.match_info["id"]
+        if (found := await self._containers.find(name)) is None:
+            raise NoContainer(f"No such container: {name}")
+        return found
+
+    async def _list(self, request: web.Request) -> web.Response:
+        filters = json.loads(request.query.get("filters") or "{}")
+        everything = flag(request, "all") or "status" in filters
+        records = [record for record in self._containers.list() if everything or record.state == "running"]
+        records = [record for record in records if views.matches(record, filters)]
+        if (limit := int(request.query.get("limit") or 0)) > 0:
+            records = self._containers.list()[:limit]
+        return web.json_response([views.summary(record) for record in records])
+
+    async def _create(self, request: web.Request) -> web.Response:
+        options = options_of(await request.json(), request.query.get("name", ""))
+        container = await self._containers.create(UnitContainer("", options, Path(), options.cgroup_parent))
+        return web.json_response({"Id": container, "Warnings": []}, status=201)
+
+    async def _inspect(self, request: web.Request) -> web.Response:
+        return web.json_response(views.details(self._containers.get(await self._id(request))))
+
+    async def _start(self, request: web.Request) -> web.Response:
+        container = await self._id(request)
+        if self._containers.get(container).state == "running":
+            return web.Response(status=304)
+        await self._containers.start(container)
+        return web.Response(status=204)
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        container = await self._id(request)
+        if self._containers.get(container).state != "running":
+            return web.Response(status=304)
+        await self._containers.stop(container, _patience(request))
+        return web.Response(status=204)
+
+    async def _restart(self, request: web.Request) -> web.Response:
+        container = await self._id(request)
+        await self._containers.stop(container, _patience(request))
+        await self._containers.start(container)
+        return web.Response(status=204)
+
+    async def _kill(self, request: web.Request) -> web.Response:
+        await self._containers.signal(await self._id(request), signal(request.query.get("signal") or "KILL"))
+        return web.Response(status=204)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        container = await self._id(request)
+        await self._containers.remove(container, force=flag(request, "force"), volumes=flag(request, "v"))
+        return web.Response(status=204)
+
+    async def _resize(self, request: web.Request) -> web.Response:
+        container = await self._id(request)
+        await self._containers.resize(container, int(request.query.get("h", 24)), int(request.query.get("w", 80)))
+        return web.Response()
+
+    async def _wait(self, request: web.Request) -> web.StreamResponse:
+        container = await self._id(request)
+        condition = request.query.get("condition") or "not-running"
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise ApiError(400, f'invalid condition: "{condition}"')
+        record = self._containers.get(container)
+        wait = self._containers.wait_removed if condition == "removed" else self._containers.wait
+        if condition == "next-exit" and record.state != "running":
+            wait = self._containers.wait_next
+        waiting = asyncio.ensure_future(
+            _settled(record.code) if condition == "not-running" and record.state != "running" else wait(container)
+        )
+        await asyncio.sleep(0)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        try:
+            await response.prepare(request)
+            await response.write(
+                b"\n"
+            )  # aiohttp keeps headers back until the first byte, which JSON may have be a space
+            code = await waiting
+        finally:
+            waiting.cancel()
+        await response.write(json.dumps({"StatusCode": code}).encode() + b"\n")
+        return response
+
+    async def _attach(self, request: web.Request) -> web.StreamResponse:
+        container = await self._id(request)
+        record = self._containers.get(container)
+        attaching = asyncio.ensure_future(self._containers.attach(container))
+        await asyncio.sleep(0)
+        tty = record.options.tty
+        try:
+            async with hijack.Hijacked(request, hijack.RAW if tty else hijack.MULTIPLEXED) as client:
+                gone = asyncio.ensure_future(client.reader.read(READ_BYTES))
+                await asyncio.wait((attaching, gone), return_when=asyncio.FIRST_COMPLETED)
+                with contextlib.suppress(ContainerFailure, ConnectionError):
+                    async with await attaching as streams:
+                        await _pump(client, streams, gone, request, tty=tty)
+        finally:
+            attaching.cancel()
+        return web.Response()
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        record = self._containers.get(await self._id(request))
+        tty = record.options.tty
+        wanted = {name for name in ("stdout", "stderr") if flag(request, name)}
+        if not wanted:
+            raise ApiError(400, "Bad parameters: you must choose at least one stream")
+        response = web.StreamResponse(headers={"Content-Type": hijack.RAW if tty else hijack.MULTIPLEXED})
+        await response.prepare(request)
+        stamped = flag(request, "timestamps")
+        async for entry in self._entries(record, request):
+            if entry.stream not in wanted:
+                continue
+            text = entry.text + (b"" if entry.partial else b"\r\n" if tty else b"\n")
+            if stamped:
+                text = _stamp(entry.time_ns) + b" " + text
+            await response.write(text if tty else hijack.frame(entry.stream, text))
+        return response
+
+    async def _entries(self, record: Record, request: web.Request) -> AsyncIterator[logfile.LogEntry]:
+        place = Path(record.log_dir)
+        tail = request.query.get("tail", "all")
+        if not await asyncio.to_thread(place.is_dir):
+            return
+        entries = logfile.tail(place, int(tail)) if tail.isdigit() else list(logfile.read(place))
+        for entry in entries:
+            yield entry
+        if not flag(request, "follow"):
+            return
+        cursor = entries[-1].after if entries else None
+        if cursor is None and tail == "0":
+            cursor = next((entry.after for entry in reversed(list(logfile.read(place)))), None)
+        following = logfile.follow(place, cursor)
+        ended = asyncio.ensure_future(self._containers.wait(record.id))
+        try:
+            while True:
+                step = asyncio.ensure_future(anext(following))
+                await asyncio.wait((step, ended), return_when=asyncio.FIRST_COMPLETED)
+                if not step.done():
+                    step.cancel()
+                    break
+                entry = step.result()
+                cursor = entry.after
+                yield entry
+            if await asyncio.to_thread(place.is_dir):
+                for entry in logfile.read(place, cursor):
+                    yield entry
+        finally:
+            ended.cancel()
+
+
+async def _pump(
+    client: hijack.Hijacked, streams: Attachment, first: asyncio.Future[bytes], request: web.Request, *, tty: bool
+) -> None:
+    """Carry bytes both ways until the container has ended."""
+
+    async def upwards() -> None:
+        data = await first
+        while data:
+            await streams.write(data)
+            data = await client.reader.read(READ_BYTES)
+        await streams.write_eof()
+
+    async with asyncio.TaskGroup() as tasks:
+        upward = tasks.create_task(upwards()) if flag(request, "stdin") else None
+        while (piece := await streams.read()) is not None:
+            stream, data = piece
+            if flag(request, stream):
+                await client.write(data if tty else hijack.frame(stream, data))
+        if upward is not None:
+            upward.cancel()
+
+
+async def _settled(code: int) -> int:
+    return code
+
+
+def _patience(request: web.Request) -> float | None:
+    text = request.query.get("t")
+    return None if text is None else float(text)
+
+
+def _stamp(time_ns: int) -> bytes:
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z".encode()
