@@ -1,0 +1,195 @@
+"""Plugs one machine together: forming, store, presence, registry, engine, agent, API. Decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent import identity, nodeapi
+from agent.containers.container import Containers
+from agent.discovery import Discovery
+from agent.dockerapi.server import DockerApi
+from agent.supervisor import Supervisor, this_host
+from fleetd import store
+from fleetd.api.server import ApiServer
+from fleetd.bootstrap import Bootstrap
+from fleetd.config import NODE_PORT, Config
+from fleetd.engine.leader import Engine
+from fleetd.journals import Journals
+from fleetd.peers import PeerAnswers
+from fleetd.presence import Presence
+from fleetd.processes import Program
+from fleetd.registry import Registry
+from fleetd.registry.records import Machine
+from fleetd.registry.reports import ClusterLink
+from fleetd.trust import Trust
+from fleetd.voters import Voters
+from kvstore.client import Client
+from kvstore.errors import StoreError
+
+log = logging.getLogger("fleetd.node")
+
+STORE_RETRY_S = 0.1
+DIRECTORY_MODE = 0o700
+
+
+class Node:
+    """One machine of a cluster."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        for path in (config.data_dir, config.run_dir, config.data_dir / "log"):
+            path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        self.machine_id = identity.machine_id(config.machine_id_file, config.data_dir)
+        self.boot = identity.boot()
+        trust = Trust(config)
+        self._trust = trust
+        self._clients = nodeapi.NodeClients(trust.channel)
+        self._addresses: dict[str, str] = {}
+        self._bootstrap = Bootstrap(config, self.machine_id, self.boot, self._clients, self._addresses.values)
+        self._client = Client(store.endpoints(config, self._bootstrap.record))
+        self._registry = Registry(self._client, self.machine_id)
+        self._link = ClusterLink(self._client, self.machine_id)
+        self._journals = Journals(
+            config.data_dir / "journal", self.machine_id, self.boot, self._registry, self._clients, NODE_PORT
+        )
+        self._answers = PeerAnswers(config, self.machine_id, self.boot, self._bootstrap, self._journals.here)
+        self._containers = Containers(config.data_dir, config.run_dir, self.boot, self._link.report_containers)
+        self._supervisor = Supervisor(
+            self._link,
+            self._containers,
+            data_dir=config.data_dir,
+            run_dir=config.run_dir,
+            boot=self.boot,
+            host=this_host(self.machine_id, self.boot),
+        )
+
+    async def run(self) -> None:
+        """Come up and stay until cancelled. What was started outlives this."""
+        server = await nodeapi.serve(self._answers, self._config.node_address, self._trust.listen)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._api().run(), name="fleet API")
+                tasks.create_task(self._agent(), name="agent")
+                tasks.create_task(self._discover(), name="discovery")
+                await self._join(tasks)
+        finally:
+            await server.stop(grace=0)
+            await self._clients.close()
+            await self._client.close()
+
+    def _api(self) -> ApiServer:
+        return ApiServer(self._config.api_socket, self._registry, journal=self._journals.anywhere, status=self.status)
+
+    async def _agent(self) -> None:
+        """Units and containers need no cluster to go on: they are taken over before anybody is asked."""
+        sockets = [self._config.run_dir / "docker.sock"]
+        if not self._config.docker_socket.exists() or self._config.docker_socket.is_symlink():
+            sockets.append(self._config.docker_socket)
+        await self._containers.adopt()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._containers.run(), name="containers")
+            tasks.create_task(DockerApi(self._containers, sockets).run(), name="docker API")
+            tasks.create_task(self._supervisor.run(), name="units")
+            tasks.create_task(self._link.run(), name="reports")
+
+    async def _discover(self) -> None:
+        if not self._config.mdns:
+            return
+        discovery = Discovery(self.machine_id, self._config.listen_address, NODE_PORT, self._bootstrap.changed.set)
+        discovery.addresses = self._addresses
+        try:
+            await discovery.start()
+        except OSError as error:
+            log.warning("no mDNS here (%s): name the other machines with --peers", error)
+            return
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await discovery.stop()
+
+    async def _join(self, tasks: asyncio.TaskGroup) -> None:
+        record = await self._bootstrap.form()
+        self._client.set_endpoints(store.endpoints(self._config, record))
+        if not self._config.kv_endpoints:
+            tasks.create_task(self._store_program().run(), name="store")
+        await self._store_answers()
+        if record.phase == "founding":
+            self._bootstrap.save(phase="member")
+            record = self._bootstrap.record
+        voters = Voters(self._client, self._config.voters, record.cluster_id)
+        self._answers.voters = voters
+        await self._registry.register_machine(self._machine())
+        tasks.create_task(self._presence().run(self._has_lease), name="presence")
+        if not self._config.kv_endpoints and record.role == "voter":
+            tasks.create_task(voters.promote(self.machine_id), name="promotion")
+        tasks.create_task(Engine(self._client, self.machine_id).run(), name="engine")
+        log.info("machine %s is up in cluster %s", self.machine_id, record.cluster_id)
+
+    def _store_program(self) -> Program:
+        record = self._bootstrap.record
+        overrides = self._config.run_dir / "peer-urls.json"
+        if record.role == "voter":
+            argv, name = store.member_argv(self._config, self.machine_id, record, overrides), "kvstore"
+        else:
+            argv, name = store.gateway_argv(self._config, record.store_endpoints), "kvgateway"
+        return Program(name, argv, self._config.run_dir, self._config.data_dir / "log", {})
+
+    async def _store_answers(self) -> None:
+        while True:
+            try:
+                await self._client.get(b"/fleet/v1/", count_only=True)
+                return
+            except StoreError as error:
+                self._bootstrap.why = f"waiting for the store: {error}"
+                await asyncio.sleep(STORE_RETRY_S)
+
+    def _presence(self) -> Presence:
+        return Presence(
+            self._config.run_dir,
+            self._config.data_dir / "log",
+            shutil.which("fleet-presence") or str(Path(__file__).with_name("fleet-presence")),
+            store.endpoints(self._config, self._bootstrap.record),
+        )
+
+    async def _has_lease(self, lease: int, returning: bool | None) -> None:
+        """Presence holds this lease now: announce the machine under it, then let reports go out."""
+        while True:
+            try:
+                await self._registry.announce(self.boot, self._config.listen_address, lease)
+                break
+            except StoreError as error:
+                log.warning("can't announce this machine yet: %s", error)
+                await asyncio.sleep(STORE_RETRY_S)
+        self._link.set_lease(lease, returning=returning)
+
+    def _machine(self) -> Machine:
+        return Machine(
+            self.machine_id,
+            self._config.listen_address,
+            dict(self._config.metadata),
+            self.boot,
+            self._bootstrap.record.role,
+        )
+
+    async def status(self) -> Mapping[str, Any]:
+        """What this machine knows of itself and its cluster."""
+        record = self._bootstrap.record
+        known: dict[str, Any] = {
+            "machine": self.machine_id,
+            "boot": self.boot,
+            "cluster_name": self._config.cluster_name,
+            "cluster_id": record.cluster_id,
+            "role": record.role if record.phase == "member" else "",
+            "phase": record.phase,
+            "why": "" if self._answers.voters is not None else self._bootstrap.why,
+            "engine": "",
+        }
+        with contextlib.suppress(StoreError):
+            known["engine"] = await self._registry.engine_leader()
+        return known

@@ -1,0 +1,98 @@
+"""Feeds `fleet-presence`, the native process that holds this machine's lease: tells it that fleetd lives, and hears of
+the lease. That process outlives fleetd and is adopted like the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from fleetd.processes import Program
+
+log = logging.getLogger("fleetd.presence")
+
+LEASE_TTL_S = 3
+GRACE_S = 60
+CHECK_IN_S = 1.0
+CONNECT_RETRY_S = 0.05
+LINE_BYTES = 64 * 1024
+
+HasLease = Callable[[int, bool | None], Awaitable[None]]
+
+
+class Presence:
+    """The machine's lease, as fleetd sees it."""
+
+    def __init__(self, run_dir: Path, log_dir: Path, program: str, endpoints: Sequence[str]) -> None:
+        self._socket = run_dir / "presence.sock"
+        self._lease_file = run_dir / "lease.json"
+        self._settings = run_dir / "presence.json"
+        self._endpoints = list(endpoints)
+        self._page = run_dir / "presence.page"
+        self._program = Program("fleet-presence", [program, str(self._settings)], run_dir, log_dir, {})
+        self._before = self._kept_lease()
+
+    def _kept_lease(self) -> int:
+        """The lease that an earlier fleetd of this boot reported under, 0 for none."""
+        try:
+            return int(json.loads(self._lease_file.read_text())["lease"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    async def run(self, has_lease: HasLease) -> None:
+        """Keep the process running and call `has_lease(id, returning)` for each lease; runs until cancelled.
+
+        `returning` is true when an earlier fleetd's lease was lost, false when it is still held, None for later ones.
+        """
+        settings = {
+            "endpoints": self._endpoints,
+            "socket": str(self._socket),
+            "lease_file": str(self._lease_file),
+            "page": str(self._page),
+            "ttl": LEASE_TTL_S,
+            "grace": GRACE_S,
+        }
+        self._settings.write_text(json.dumps(settings))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._program.run(), name="fleet-presence")
+            first = True
+            while True:
+                try:
+                    reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=LINE_BYTES)
+                except OSError:
+                    await asyncio.sleep(CONNECT_RETRY_S)
+                    continue
+                checking = asyncio.create_task(self._check_in(writer))
+                try:
+                    while line := await reader.readline():
+                        said = json.loads(line)
+                        if said.get("event") == "lease":
+                            lease = int(said["lease"])
+                            returning = (self._before not in (0, lease)) if first else None
+                            first = False
+                            await has_lease(lease, returning)
+                        elif said.get("ok") is False:
+                            log.error("fleet-presence: %s", said.get("error"))
+                except OSError as error:
+                    log.warning("fleet-presence went away (%s); it is started again", error)
+                finally:
+                    checking.cancel()
+                    writer.close()
+
+    async def _check_in(self, writer: asyncio.StreamWriter) -> None:
+        """From fleetd's own event loop, so that a hung one is noticed."""
+        writer.write(self._line(op="endpoints", endpoints=self._endpoints))
+        while True:
+            writer.write(self._line(op="checkin"))
+            try:
+                await writer.drain()
+            except OSError:
+                return
+            await asyncio.sleep(CHECK_IN_S)
+
+    @staticmethod
+    def _line(**fields: object) -> bytes:
+        return json.dumps(fields).encode() + b"\n"
