@@ -1,0 +1,1 @@
+"""`dock`: the containers of this machine from a shell, with docker's verbs."""

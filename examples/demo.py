@@ -1,0 +1,164 @@
+"""`make demo`: three machines, the paper's unit on one of them, that machine's death, the unit on another; cleans up.
+
+Every step prints what it ran and how long it took. The exit code is 0 only if all of it happened and nothing is left.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BIN = Path(sys.executable).parent
+LAB = "demo"
+UNIT = "hello.service"
+BUSYBOX = Path("/usr/bin/busybox")
+APPLETS = ("sh", "sleep", "echo", "true", "cat", "ls")
+STEP_TIMEOUT_S = 60
+FAILOVER_TIMEOUT_S = 30.0
+
+
+class DemoFailed(Exception):
+    """A step did not do what it should; the text says which and what came instead."""
+
+
+def run(*command: str, given: bytes | None = None, quiet: bool = False) -> str:
+    """Run one command, show it with its time, and return what it printed. Raises DemoFailed."""
+    program = str(BIN / command[0]) if (BIN / command[0]).exists() else command[0]
+    begin = time.monotonic()
+    done = subprocess.run(
+        [program, *command[1:]], input=given, capture_output=True, timeout=STEP_TIMEOUT_S, check=False
+    )
+    took = time.monotonic() - begin
+    text = done.stdout.decode(errors="replace")
+    if not quiet:
+        print(f"\033[1m$ {shlex.join(command)}\033[0m" if sys.stdout.isatty() else f"$ {shlex.join(command)}")
+        print(text, end="" if text.endswith("\n") or not text else "\n")
+        print(f"  ({took:.2f} s)", flush=True)
+    if done.returncode != 0:
+        raise DemoFailed(f"{shlex.join(command)}: exit code {done.returncode}: {done.stderr.decode().strip()}")
+    return text
+
+
+def on(machine: str, *command: str, given: bytes | None = None, quiet: bool = False) -> str:
+    """Run a command inside a machine of the lab."""
+    return run("fleet-lab", "exec", "--name", LAB, machine, "--", *command, given=given, quiet=quiet)
+
+
+def image() -> bytes:
+    """A root file system of Debian's static busybox, as a tar."""
+    if not BUSYBOX.exists():
+        raise DemoFailed(f"{BUSYBOX} is missing: run 'make setup', which installs busybox-static")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(BUSYBOX, "bin/busybox")
+        for applet in APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
+    return buffer.getvalue()
+
+
+def until(what: str, found: Callable[[], bool], timeout: float) -> float:
+    """Wait for a condition; returns the seconds that it took."""
+    begin = time.monotonic()
+    while not found():
+        if time.monotonic() - begin > timeout:
+            raise DemoFailed(f"{what} did not happen within {timeout:.0f} s")
+        time.sleep(0.1)
+    return time.monotonic() - begin
+
+
+def names() -> dict[str, str]:
+    """Machine-id -> the lab's name of it."""
+    return {on(name, "cat", "/etc/machine-id", quiet=True).strip(): name for name in ("m1", "m2", "m3")}
+
+
+def running_on(asked: str) -> str | None:
+    """The machine-id that the unit runs on, as `asked` tells."""
+    units = json.loads(on(asked, str(BIN / "fleetctl"), "list-units", "--json", quiet=True))
+    for unit in units:
+        if unit["unit"] == UNIT and unit["active"] == "active" and unit["sub"] == "running":
+            return str(unit["machine"])
+    return None
+
+
+def show() -> None:
+    """The demonstration itself."""
+    fleetctl, dock = str(BIN / "fleetctl"), str(BIN / "dock")
+    run("fleet-lab", "up", "--name", LAB, "-n", "3")
+    until(
+        "three machines in one cluster",
+        lambda: len(on("m1", fleetctl, "list-machines", "--no-legend", quiet=True).splitlines()) == 3,
+        STEP_TIMEOUT_S,
+    )
+    on("m1", fleetctl, "list-machines")
+    tar = image()
+    for machine in ("m1", "m2", "m3"):
+        on(machine, dock, "import", "-", "busybox", given=tar)
+    on("m1", fleetctl, "start", str(HERE / UNIT))
+    on("m1", fleetctl, "list-units")
+    until("a line of the unit", lambda: "Hello World" in on("m1", fleetctl, "journal", UNIT, quiet=True), 10)
+    on("m1", fleetctl, "journal", UNIT)
+    known = names()
+    first = running_on("m1")
+    if first is None:
+        raise DemoFailed(f"{UNIT} does not run after 'fleetctl start' said that it does")
+    dead = known[first]
+    other = next(name for name in known.values() if name != dead)
+    registered = on(other, str(BIN / "kvctl"), "get", "--prefix", f"/fleet/v1/containers/{first}/")
+    if "busybox" not in registered:
+        raise DemoFailed("the container is not registered in the store")
+    run("fleet-lab", "kill", "--name", LAB, dead)
+    took = until("the fail-over", lambda: running_on(other) not in (None, first), FAILOVER_TIMEOUT_S)
+    print(f"  {UNIT} runs again, {took:.1f} s after {dead} lost its power")
+    on(other, fleetctl, "list-units")
+    until("a line from the new machine", lambda: "Hello World" in on(other, fleetctl, "journal", UNIT, quiet=True), 10)
+    on(other, fleetctl, "journal", UNIT)
+
+
+def leftovers() -> list[str]:
+    """What of the lab is still on this machine."""
+    left = [f"namespace {path}" for path in Path("/run/netns").glob(f"*{LAB}*")] if Path("/run/netns").exists() else []
+    left += [
+        f"folder {path}" for path in (Path("/run/fleet-lab") / LAB, Path("/var/lib/fleet-lab") / LAB) if path.exists()
+    ]
+    mounts = Path("/proc/mounts").read_text().splitlines()
+    left += [f"mount {line.split()[1]}" for line in mounts if f"/fleet-lab/{LAB}/" in line]
+    return left
+
+
+def main() -> int:
+    """Show it, and clean up whatever happened."""
+    if os.geteuid() != 0:
+        print("demo: run it as root: machines are made of namespaces and control groups", file=sys.stderr)
+        return 1
+    begin = time.monotonic()
+    failure = ""
+    try:
+        show()
+    except (DemoFailed, subprocess.TimeoutExpired, OSError, ValueError, KeyError) as error:
+        failure = str(error)
+    try:
+        run("fleet-lab", "down", "--name", LAB)
+    except (DemoFailed, subprocess.TimeoutExpired) as error:
+        failure = failure or str(error)
+    if left := leftovers():
+        failure = failure or "left behind: " + ", ".join(left)
+    if failure:
+        print(f"demo: {failure}", file=sys.stderr)
+        return 1
+    print(f"All of it happened and nothing is left: {time.monotonic() - begin:.0f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
