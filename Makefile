@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(HOME)/.cargo/bin:$(CURDIR)/build/peers/usr/bin
 export MATURIN_NO_INSTALL_RUST := 1
 SEEDS ?= 200
 
-.PHONY: help setup native demo test lint format bench sim wheel clean
+.PHONY: help setup native demo test lint format sim wheel clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -47,9 +47,6 @@ format: ## rewrite the sources the way lint wants them
 
 sim: native ## simulate the store with fresh seeds: make sim SEEDS=10000
 	@SIM_SEEDS=$(SEEDS) cargo test --release --locked -p kvstore --test sim -- --nocapture
-
-bench: native ## beside Debian's etcd and runc, in one run, with ratios
-	@$(BIN)/python -m benchmarks
 
 wheel: setup ## build the wheel that ships into dist/
 	@FLEETD_CARGO_PROFILE=dist $(BIN)/pip wheel -q --no-deps -w dist .
