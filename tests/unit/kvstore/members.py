@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 
@@ -45,15 +47,17 @@ class Cluster:
 
     @staticmethod
     def _await(port: int) -> None:
-        end = time.monotonic() + 15
+        """A member is ready once it is healthy, which needs a leader; an open port alone says little."""
+        end = time.monotonic() + 30
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port), 0.2).close()
-                return
-            except OSError:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                    if json.load(answer)["health"] == "true":
+                        return
+            except (OSError, ValueError):
                 if time.monotonic() > end:
                     raise
-                time.sleep(0.05)
+            time.sleep(0.05)
 
     def close(self) -> None:
         """End what was started."""
