@@ -28,6 +28,7 @@ import socket, socketserver
 class Echo(socketserver.BaseRequestHandler):
     def handle(self):
         self.request.sendall(socket.gethostname().encode())
+socketserver.ThreadingTCPServer.allow_reuse_address = True
 socketserver.ThreadingTCPServer(("0.0.0.0", 7000), Echo).serve_forever()
 """
 CALL = "import socket,sys; print(socket.create_connection((sys.argv[1], 7000), 0.4).recv(99).decode())"
