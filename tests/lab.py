@@ -1,0 +1,172 @@
+"""Lab machines for tests: a lab of the test's own, driven by the public commands alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+PEERS = ROOT / "build/peers/usr/bin"
+SHARED = Path("/var/tmp")
+"""Machines see the host's files, except /run, /tmp and their own data: here a unit can leave notes for the test."""
+COMMAND_TIMEOUT_S = 60.0
+FORMED_TIMEOUT_S = 60.0
+APPLETS = ("sh", "sleep", "echo", "true", "cat", "ls", "date", "seq", "kill")
+
+T = TypeVar("T")
+
+
+def until(what: str, found: Callable[[], T], timeout: float, pause: float = 0.1) -> T:
+    """Return the first true answer of `found`. Raises AssertionError that names `what` after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while not (answer := found()):
+        assert time.monotonic() < end, f"{what} did not happen within {timeout:.0f} s"
+        time.sleep(pause)
+    return answer
+
+
+def busybox() -> bytes:
+    """A root file system of Debian's static busybox, as a tar for `dock import`."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add("/usr/bin/busybox", "bin/busybox")
+        for applet in APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
+    return buffer.getvalue()
+
+
+class Lab:
+    """Some machines named m1, m2 ... Use it as a context manager; at its end all of it is gone."""
+
+    def __init__(self, name: str, count: int = 3, *daemon_args: str, hold: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.names = [f"m{at}" for at in range(1, count + 1)]
+        self.daemon_args = daemon_args
+        self.hold = hold
+        self.notes = SHARED / f"fleetd-test-{name}"
+
+    def __enter__(self) -> Lab:
+        self.notes.mkdir(exist_ok=True)
+        hold = [word for one in self.hold for word in ("--hold", one)]
+        try:
+            self.lab("up", "-n", str(len(self.names)), *hold, "--", *self.daemon_args)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lab("down")
+        shutil.rmtree(self.notes, ignore_errors=True)
+
+    def lab(self, verb: str, *words: str) -> str:
+        """Run `fleet-lab VERB --name LAB WORD...` and return what it prints. Raises AssertionError when it fails."""
+        return self._run(["fleet-lab", verb, "--name", self.name, *words]).stdout.decode()
+
+    def status(self) -> dict[str, Any]:
+        """What `fleet-lab status --json` says."""
+        found: dict[str, Any] = json.loads(self.lab("status", "--json"))
+        return found
+
+    def machine(self, name: str) -> dict[str, Any]:
+        """One machine's part of the status."""
+        return next(one for one in self.status()["machines"] if one["name"] == name)
+
+    def ids(self) -> dict[str, str]:
+        """Machine-id -> name."""
+        return {one["machine_id"]: one["name"] for one in self.status()["machines"]}
+
+    def on(self, machine: str, *command: str, given: bytes | None = None) -> str:
+        """Run a command inside a machine; returns what it prints. Raises AssertionError when it fails."""
+        return self.attempt(machine, *command, given=given, check=True).stdout.decode()
+
+    def attempt(
+        self, machine: str, *command: str, given: bytes | None = None, check: bool = False
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command inside a machine, whatever its exit code; it is killed after COMMAND_TIMEOUT_S."""
+        words = ["fleet-lab", "exec", "--name", self.name, machine, "--", *command]
+        return self._run(words, given=given, check=check)
+
+    def popen(self, machine: str, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command inside a machine that goes on; the caller ends it."""
+        words = ["fleet-lab", "exec", "--name", self.name, machine, "--", *command]
+        return subprocess.Popen(
+            words, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def import_busybox(self, *machines: str) -> None:
+        """Give machines (all of them when none is named) the image `busybox`."""
+        for machine in machines or self.names:
+            self.on(machine, "dock", "import", "-", "busybox", given=busybox())
+
+    def wait_formed(self, asked: str = "m1", count: int | None = None) -> None:
+        """Wait until `asked` lists this many machines (default: all), and the store has its voters."""
+        wanted = count or len(self.names)
+
+        def formed() -> bool:
+            done = self.attempt(asked, "fleetctl", "list-machines", "--no-legend")
+            return done.returncode == 0 and len(done.stdout.splitlines()) == wanted
+
+        until(f"a cluster of {wanted}", formed, FORMED_TIMEOUT_S)
+        until("three voters", lambda: len(self.voters(asked)) >= min(wanted, 3), FORMED_TIMEOUT_S)
+
+    def voters(self, asked: str = "m1") -> list[dict[str, Any]]:
+        """The store's voting members, as `kvctl member list --json` tells; empty while there is no answer."""
+        done = self.attempt(asked, "kvctl", "member", "list", "--json")
+        if done.returncode != 0:
+            return []
+        members: list[dict[str, Any]] = json.loads(done.stdout)["members"]
+        return [one for one in members if not one.get("is_learner")]
+
+    def units(self, asked: str) -> dict[str, dict[str, Any]]:
+        """What `fleetctl list-units --json` says on a machine, by unit name; empty while there is no answer."""
+        done = self.attempt(asked, "fleetctl", "list-units", "--json")
+        if done.returncode != 0:
+            return {}
+        return {str(one["unit"]): one for one in json.loads(done.stdout)}
+
+    def running_on(self, unit: str, asked: str) -> str | None:
+        """The name of the machine that `unit` runs on, by the word of `asked`."""
+        found = self.units(asked).get(unit)
+        if found is None or (found["active"], found["sub"]) != ("active", "running"):
+            return None
+        return self.ids().get(str(found["machine"]))
+
+    def unit_file(self, name: str, text: str) -> str:
+        """Lay a unit file where every machine sees it; returns its path."""
+        path = self.notes / name
+        path.write_text(text)
+        return str(path)
+
+    def log_of(self, machine: str) -> str:
+        """A machine's fleetd log, its last part, for a failing test's message."""
+        return Path(self.machine(machine)["log"]).read_text()[-4000:]
+
+    def _run(
+        self, words: list[str], *, given: bytes | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
+        feed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
+        done = subprocess.run(
+            words, env=environment(), capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False, **feed
+        )
+        if check:
+            said = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
+            assert done.returncode == 0, f"{' '.join(words)}: exit code {done.returncode}: {said}"
+        return done
+
+
+def environment() -> dict[str, str]:
+    """Our commands first in PATH, then etcd's client."""
+    return {**os.environ, "PATH": f"{BIN}:{PEERS}:{os.environ['PATH']}", "ETCDCTL_API": "3"}
