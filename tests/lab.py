@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -21,6 +24,7 @@ SHARED = Path("/var/tmp")
 """Machines see the host's files, except /run, /tmp and their own data: here a unit can leave notes for the test."""
 COMMAND_TIMEOUT_S = 60.0
 FORMED_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 5.0
 APPLETS = ("sh", "sleep", "echo", "true", "cat", "ls", "date", "seq", "kill")
 
 T = TypeVar("T")
@@ -100,11 +104,35 @@ class Lab:
         return self._run(words, given=given, check=check)
 
     def popen(self, machine: str, *command: str) -> subprocess.Popen[bytes]:
-        """Start a command inside a machine that goes on; the caller ends it."""
+        """Start a command inside a machine that goes on; the caller ends it with `end`."""
         words = ["fleet-lab", "exec", "--name", self.name, machine, "--", *command]
         return subprocess.Popen(
             words, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+
+    def kill(self, machine: str) -> float:
+        """Cut a machine's power; returns the wall clock's second at which its pid 1 was seen gone."""
+        watched = os.pidfd_open(int(self.machine(machine)["pid"]))
+        try:
+            command = subprocess.Popen(["fleet-lab", "kill", "--name", self.name, machine], env=environment())
+            gone, _, _ = select.select([watched], [], [], COMMAND_TIMEOUT_S)
+            at = time.time()
+        finally:
+            os.close(watched)
+        assert command.wait(COMMAND_TIMEOUT_S) == 0 and gone, f"{machine} was not killed"
+        return at
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """End what `popen` started: the entering process waits for the real one, which would live on without it."""
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        with contextlib.suppress(OSError):
+            for pid in children.read_text().split():
+                os.kill(int(pid), signal.SIGTERM)
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def import_busybox(self, *machines: str) -> None:
         """Give machines (all of them when none is named) the image `busybox`."""
