@@ -1,0 +1,86 @@
+"""What really runs on a lab's machines, read from the host's /proc: the other side of what `list-units` says."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from tests.lab import Lab, until
+
+MARK = "FLEETD_TEST_UNIT"
+
+
+def service(lab: Lab, name: str, *, fleet: str = "") -> str:
+    """Lay the file of a unit that sleeps and notes each of its starts; returns its path."""
+    notes = lab.notes / f"{name}.starts"
+    return lab.unit_file(
+        f"{name}.service",
+        f"[Service]\nEnvironment={MARK}={lab.name}/{name}.service\n"
+        f"ExecStart=/bin/sh -c 'cat /etc/machine-id >> {notes}; exec sleep 1d'\n"
+        f"[X-Fleet]\n{fleet}\n",
+    )
+
+
+def start(lab: Lab, asked: str, *names: str, fleet: str = "") -> None:
+    """Start such units and return when they run."""
+    lab.on(asked, "fleetctl", "start", *(service(lab, name, fleet=fleet) for name in names))
+
+
+def starts(lab: Lab, name: str) -> int:
+    """How often a unit was started, on any machine."""
+    notes = lab.notes / f"{name}.starts"
+    return len(notes.read_text().splitlines()) if notes.exists() else 0
+
+
+def processes(lab: Lab) -> dict[str, dict[int, str]]:
+    """Unit -> host pid of each of its processes -> machine."""
+    machines = {}
+    for one in lab.status()["machines"]:
+        if one["pid"]:
+            with contextlib.suppress(OSError):
+                machines[Path(f"/proc/{one['pid']}/ns/pid").readlink()] = str(one["name"])
+    mark = f"{MARK}={lab.name}/".encode()
+    found: dict[str, dict[int, str]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            unit = next(
+                (v[len(mark) :] for v in (path / "environ").read_bytes().split(b"\0") if v.startswith(mark)), b""
+            )
+            machine = machines.get((path / "ns/pid").readlink())
+            if unit and machine:
+                found.setdefault(unit.decode(), {})[int(path.name)] = machine
+    return found
+
+
+def agreed(lab: Lab, asked: str, units: int) -> dict[str, dict[int, str]] | None:
+    """The processes, when there are so many units, each with exactly one, where `asked` says that it runs."""
+    names = lab.ids()
+    told = {
+        unit: names.get(str(row["machine"]))
+        for unit, row in lab.units(asked).items()
+        if (row["active"], row["sub"]) == ("active", "running")
+    }
+    found = processes(lab)
+    real = {unit: next(iter(where.values())) for unit, where in found.items() if len(where) == 1}
+    return found if len(real) == len(found) == units and real == told else None
+
+
+def wait_agreed(lab: Lab, asked: str, units: int, timeout: float = 30.0) -> dict[str, dict[int, str]]:
+    """Wait until list-units says what is so; the processes then."""
+    return until(f"list-units on {asked} and reality agreeing", lambda: agreed(lab, asked, units), timeout)
+
+
+class Clock:
+    """Prints how long things took, for the test's output."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self._begin
+
+    def say(self, what: str) -> None:
+        """Print a time."""
+        print(f"{self.seconds():6.1f} s  {what}", flush=True)
