@@ -5,25 +5,32 @@ Every step prints what it ran and how long it took. The exit code is 0 only if a
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 LAB = "demo"
 UNIT = "hello.service"
 BUSYBOX = Path("/usr/bin/busybox")
+PEERS = HERE.parent / "build/peers/usr/bin"
 APPLETS = ("sh", "sleep", "echo", "true", "cat", "ls")
 STEP_TIMEOUT_S = 60
 FAILOVER_TIMEOUT_S = 30.0
+LEAVING_S = 3.0
 
 
 class DemoFailed(Exception):
@@ -51,6 +58,53 @@ def run(*command: str, given: bytes | None = None, quiet: bool = False) -> str:
 def on(machine: str, *command: str, given: bytes | None = None, quiet: bool = False) -> str:
     """Run a command inside a machine of the lab."""
     return run("fleet-lab", "exec", "--name", LAB, machine, "--", *command, given=given, quiet=quiet)
+
+
+class Follower:
+    """A command that goes on inside a machine, its output in a file; ended with the demo."""
+
+    started: ClassVar[list[Follower]] = []
+
+    def __init__(self, machine: str, *command: str) -> None:
+        self.title = f"fleet-lab exec --name {LAB} {machine} -- {shlex.join(command)}"
+        self._shown = 0
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
+        self._process = subprocess.Popen(
+            [str(BIN / "fleet-lab"), "exec", "--name", LAB, machine, "--", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            env={**os.environ, "ETCDCTL_API": "3"},
+        )
+        self.started.append(self)
+
+    def text(self) -> str:
+        """All that it has printed so far."""
+        return os.pread(self._output.fileno(), 1 << 20, 0).decode(errors="replace")
+
+    def show(self, took: float) -> None:
+        """Print what is new, as `run` does."""
+        print(f"$ {self.title}   (goes on)\n{self.text()[self._shown :].rstrip()}\n  ({took:.2f} s)", flush=True)
+        self._shown = len(self.text())
+
+    def end(self) -> None:
+        """Let it go; also what its machine's death left."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+
+def etcdctl() -> str:
+    """Debian's etcdctl, as `make setup` lays it."""
+    found = shutil.which("etcdctl", path=f"{PEERS}:{os.environ.get('PATH', '')}")
+    if found is None:
+        raise DemoFailed("etcdctl is missing: run 'make setup', which lays it into build/peers")
+    return found
 
 
 def image() -> bytes:
@@ -104,6 +158,10 @@ def show() -> None:
     tar = image()
     for machine in ("m1", "m2", "m3"):
         on(machine, dock, "import", "-", "busybox", given=tar)
+    watchers = {
+        machine: Follower(machine, etcdctl(), "watch", "--prefix", "/fleet/v1/containers/")
+        for machine in ("m1", "m2", "m3")
+    }
     on("m1", fleetctl, "start", str(HERE / UNIT))
     on("m1", fleetctl, "list-units")
     until("a line of the unit", lambda: "Hello World" in on("m1", fleetctl, "journal", UNIT, quiet=True), 10)
@@ -114,15 +172,23 @@ def show() -> None:
         raise DemoFailed(f"{UNIT} does not run after 'fleetctl start' said that it does")
     dead = known[first]
     other = next(name for name in known.values() if name != dead)
-    registered = on(other, str(BIN / "kvctl"), "get", "--prefix", f"/fleet/v1/containers/{first}/")
-    if "busybox" not in registered:
-        raise DemoFailed("the container is not registered in the store")
+    watcher = watchers[other]
+    watcher.show(until("the registration", lambda: f"{first}/" in watcher.text() and "busybox" in watcher.text(), 10))
+    follower = Follower(other, fleetctl, "journal", "-f", "--lines", "2", UNIT)
+    follower.show(until("a followed line", lambda: "Hello World" in follower.text(), 10))
     run("fleet-lab", "kill", "--name", LAB, dead)
     took = until("the fail-over", lambda: running_on(other) not in (None, first), FAILOVER_TIMEOUT_S)
     print(f"  {UNIT} runs again, {took:.1f} s after {dead} lost its power")
     on(other, fleetctl, "list-units")
-    until("a line from the new machine", lambda: "Hello World" in on(other, fleetctl, "journal", UNIT, quiet=True), 10)
-    on(other, fleetctl, "journal", UNIT)
+    second = running_on(other) or ""
+    watcher.show(until("registration anew", lambda: "DELETE" in watcher.text() and second in watcher.text(), 10))
+    follower.show(
+        until(
+            "the journal going on",
+            lambda: "Hello World" in follower.text().partition(f"{UNIT} is on {second}")[2],
+            15,
+        )
+    )
 
 
 def leftovers() -> list[str]:
@@ -133,6 +199,12 @@ def leftovers() -> list[str]:
     ]
     mounts = Path("/proc/mounts").read_text().splitlines()
     left += [f"mount {line.split()[1]}" for line in mounts if f"/fleet-lab/{LAB}/" in line]
+    left += [f"control group {path}" for path in Path("/sys/fs/cgroup").glob(f"**/fleet-lab/{LAB}")]
+    left += [f"interface {path.name}" for path in Path("/sys/class/net").iterdir() if LAB in path.name]
+    for path in Path("/proc").glob("[0-9]*/cgroup"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if f"/fleet-lab/{LAB}/" in path.read_text():
+                left.append(f"process {path.parent.name}")
     return left
 
 
@@ -147,11 +219,16 @@ def main() -> int:
         show()
     except (DemoFailed, subprocess.TimeoutExpired, OSError, ValueError, KeyError) as error:
         failure = str(error)
+    for follower in Follower.started:
+        follower.end()
     try:
         run("fleet-lab", "down", "--name", LAB)
     except (DemoFailed, subprocess.TimeoutExpired) as error:
         failure = failure or str(error)
-    if left := leftovers():
+    end = time.monotonic() + LEAVING_S  # killed processes take a moment to be reaped
+    while (left := leftovers()) and time.monotonic() < end:
+        time.sleep(0.1)
+    if left:
         failure = failure or "left behind: " + ", ".join(left)
     if failure:
         print(f"demo: {failure}", file=sys.stderr)

@@ -22,7 +22,11 @@ START_SECONDS = 15.0
 
 def etcdctl_path() -> str | None:
     """Where etcdctl is: $ETCDCTL, PATH, or where a `dpkg -x` of Debian's package was put."""
-    candidates = [os.environ.get("ETCDCTL", ""), shutil.which("etcdctl") or "", "/tmp/etcd/usr/bin/etcdctl"]
+    candidates = [
+        os.environ.get("ETCDCTL", ""),
+        shutil.which("etcdctl") or "",
+        str(ROOT / "build/peers/usr/bin/etcdctl"),
+    ]
     return next((c for c in candidates if c and Path(c).is_file()), None)
 
 
