@@ -199,11 +199,13 @@ def leftovers() -> list[str]:
     ]
     mounts = Path("/proc/mounts").read_text().splitlines()
     left += [f"mount {line.split()[1]}" for line in mounts if f"/fleet-lab/{LAB}/" in line]
-    left += [f"control group {path}" for path in Path("/sys/fs/cgroup").glob(f"**/fleet-lab/{LAB}")]
+    tops = (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir())
+    left += [f"control group {top}/fleet-lab/{LAB}" for top in tops if (top / "fleet-lab" / LAB).exists()]
     left += [f"interface {path.name}" for path in Path("/sys/class/net").iterdir() if LAB in path.name]
     for path in Path("/proc").glob("[0-9]*/cgroup"):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            if f"/fleet-lab/{LAB}/" in path.read_text():
+            dead = path.with_name("stat").read_text().rpartition(")")[2].split()[0] == "Z"  # init will reap it
+            if not dead and f"/fleet-lab/{LAB}/" in path.read_text():
                 left.append(f"process {path.parent.name}")
     return left
 
