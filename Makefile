@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(HOME)/.cargo/bin:$(CURDIR)/build/peers/usr/bin:$(PATH)
 export MATURIN_NO_INSTALL_RUST := 1
 SEEDS ?= 200
+ROUNDS ?= 10
 
-.PHONY: help setup native demo test lint format sim wheel clean
+.PHONY: help setup native demo test lint format sim soak wheel clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -47,6 +48,9 @@ format: ## rewrite the sources the way lint wants them
 
 sim: native ## simulate the store with fresh seeds: make sim SEEDS=10000
 	@SIM_SEEDS=$(SEEDS) cargo test --release --locked -p kvstore --test sim -- --nocapture
+
+soak: native ## campaigns of faults on lab machines: make soak ROUNDS=10
+	@ROUNDS=$(ROUNDS) $(BIN)/pytest -q -s -m soak tests/soak
 
 wheel: setup ## build the wheel that ships into dist/
 	@FLEETD_CARGO_PROFILE=dist $(BIN)/pip wheel -q --no-deps -w dist .
