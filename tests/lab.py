@@ -30,7 +30,7 @@ APPLETS = ("sh", "sleep", "echo", "true", "cat", "ls", "date", "seq", "kill")
 T = TypeVar("T")
 
 
-def until(what: str, found: Callable[[], T], timeout: float, pause: float = 0.1) -> T:
+def until(what: str, found: Callable[[], T | None], timeout: float, pause: float = 0.1) -> T:
     """Return the first true answer of `found`. Raises AssertionError that names `what` after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not (answer := found()):
