@@ -114,6 +114,7 @@ class Node:
             await discovery.stop()
 
     async def _join(self, tasks: asyncio.TaskGroup) -> None:
+        known = self._bootstrap.record.phase == "member"
         record = await self._bootstrap.form()
         self._client.set_endpoints(store.endpoints(self._config, record))
         if not self._config.kv_endpoints:
@@ -125,10 +126,12 @@ class Node:
         voters = Voters(self._client, self._config.voters, record.cluster_id)
         self._answers.voters = voters
         await self._registry.register_machine(self._machine())
-        tasks.create_task(self._presence().run(self._has_lease), name="presence")
+        presence = self._presence()
+        booted = known and not presence.adopts
+        tasks.create_task(presence.run(self._has_lease), name="presence")
         if not self._config.kv_endpoints and record.role == "voter":
             tasks.create_task(voters.promote(self.machine_id), name="promotion")
-        tasks.create_task(Engine(self._client, self.machine_id).run(), name="engine")
+        tasks.create_task(Engine(self._client, self.machine_id, booted=booted).run(), name="engine")
         log.info("machine %s is up in cluster %s", self.machine_id, record.cluster_id)
 
     def _store_program(self) -> Program:

@@ -42,6 +42,11 @@ class Presence:
         except (OSError, ValueError, KeyError, TypeError):
             return 0
 
+    @property
+    def adopts(self) -> bool:
+        """Whether an earlier fleetd of this boot has had a lease."""
+        return self._before != 0
+
     async def run(self, has_lease: HasLease) -> None:
         """Keep the process running and call `has_lease(id, returning)` for each lease; runs until cancelled.
 

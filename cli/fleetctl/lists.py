@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.fleetctl.output import choose_fields, place, print_json, short, table
-from cli.fleetctl.session import addresses, client
+from cli.fleetctl.session import addresses, client, tell_alarm
 
 Full = Annotated[bool, typer.Option("--full", "-l", help="Do not shorten machine ids.")]
 NoLegend = Annotated[bool, typer.Option("--no-legend", help="Leave out the headings.")]
@@ -18,7 +18,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def list_machines(full: Full = False, no_legend: NoLegend = False, fields: Fields = "", json: Json = False) -> None:
     """List the machines of the cluster that live."""
     columns = choose_fields(fields, ("machine", "ip", "metadata"), ("machine", "ip", "metadata"))
-    machines = client().machines()
+    api = client()
+    machines = api.machines()
+    tell_alarm(api)
     if json:
         print_json(machines)
         return
@@ -39,6 +41,7 @@ def list_units(full: Full = False, no_legend: NoLegend = False, fields: Fields =
     columns = choose_fields(fields, known, ("unit", "machine", "active", "sub"))
     api = client()
     states = api.states() if json else api.fleet_states()
+    tell_alarm(api)
     if json:
         print_json(states)
         return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from cli.fleetctl.output import Failure
-from fleetd.api.client import DEFAULT_ENDPOINT, ApiClient
+from fleetd.api.client import DEFAULT_ENDPOINT, ApiClient, ClientError
 
 KINDS = (
     ".service",
@@ -66,3 +67,13 @@ def known_units(api: ApiClient, words: Sequence[str]) -> list[str]:
 def addresses(api: ApiClient) -> dict[str, str]:
     """The addresses of the living machines, by id."""
     return {machine["id"]: machine["primaryIP"] for machine in api.machines()}
+
+
+def tell_alarm(api: ApiClient) -> None:
+    """Say on stderr why units of lost machines do not move now; a list that looks wrong is explained by it."""
+    try:
+        text = api.alarm()
+    except ClientError:
+        return  # a plain fleet API has no status, and the list that was asked for is there
+    if text:
+        print(f"fleetctl: alarm: {text}", file=sys.stderr)

@@ -180,6 +180,10 @@ class ApiClient:
         """Why a unit is in its state."""
         return dict(self.request("GET", f"/fleetd/v1/explain/{quote(name, safe='')}"))
 
+    def alarm(self) -> str:
+        """Why the engine holds units where they are; empty when it does not."""
+        return str(self.request("GET", "/fleetd/v1/status").get("alarm") or "")
+
     def events(self, units: list[str]) -> Iterator[dict[str, Any]]:
         """What is, then {"kind": "now"}, then what happens to these units."""
         query = "&".join(f"unit={quote(unit, safe='')}" for unit in units)

@@ -43,7 +43,9 @@ class Brake:
 
     def silence(self, now: float) -> None:
         """The store answered again after a silence of more than 2 TTL."""
-        self._hold(now, f"the store gave no answer for over {SILENCE_TTLS * self._ttl:g} s")
+        self._hold(
+            now, f"the store gave no answer for over {SILENCE_TTLS * self._ttl:g} s, or this machine has just booted"
+        )
 
     def _hold(self, now: float, text: str) -> None:
         self._hold_until = max(self._hold_until, now + HOLD_TTLS * self._ttl)

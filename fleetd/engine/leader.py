@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 
 from fleetd.engine.brake import HOLD_TTLS, SILENCE_TTLS, Brake
 from fleetd.engine.commit import Deposed, commit
+from fleetd.engine.decisions import Alarm
 from fleetd.engine.plan import Planner
 from fleetd.engine.snapshot import Snapshot
 from fleetd.registry import keys
@@ -31,17 +33,22 @@ _OWN = (keys.PLACEMENTS, keys.REASONS)
 class Engine:
     """One machine's engine; of all in the cluster one leads. `run()` until cancelled."""
 
-    def __init__(self, client: Client, machine_id: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, client: Client, machine_id: str, *, booted: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`booted`: the machine has just come up in a cluster that was there before, so that nobody here knows how
+        long the store was silent; that counts as a silence."""
         self._client = client
         self._machine = machine_id
         self._clock = clock
-        self._answered = clock()
+        self._answered = -math.inf if booted else clock()
         self._silence: float | None = None
         self.leading = False
 
     async def run(self) -> None:
         """Campaign and lead, term after term."""
-        self._answered = self._clock()
+        if math.isfinite(self._answered):
+            self._answered = self._clock()
         while True:
             try:
                 await self._term()
@@ -140,8 +147,11 @@ class Engine:
             if self._silence is not None and now - self._silence < HOLD_TTLS * LEASE_TTL_S:
                 planner.brake.silence(self._silence)
             self._silence = None if self._silence is None or planner.brake.alarm else self._silence
-            own.update(await commit(self._client, term, planner.plan(now)))
+            groups = planner.plan(now)
+            own.update(await commit(self._client, term, groups))
             self._heard()
+            for text in [decision.text for group in groups for decision in group if isinstance(decision, Alarm)]:
+                log.warning("%s", text or "The alarm is over: units of lost machines may move.")
 
     def _take(self, snapshot: Snapshot, change: Changed, own: set[int]) -> None:
         """Apply a change, but for the echo of our own writes: what came after them is assumed already."""
