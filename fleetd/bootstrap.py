@@ -17,8 +17,9 @@ from pathlib import Path
 
 from agent.nodeapi import VERSION, NodeClients
 from agent.pb import node_pb2 as pb
+from fleetd import store
 from fleetd.config import NODE_PORT, Config
-from fleetd.forming import AskPledges, Found, Join, Peer, Record, Step, Wait, answer_pledge, decide
+from fleetd.forming import AskPledges, Found, Join, Peer, Record, Step, Wait, answer_pledge, decide, rejoin
 
 log = logging.getLogger("fleetd.bootstrap")
 
@@ -122,12 +123,15 @@ class Bootstrap:
 
     async def form(self) -> Record:
         """Return once this machine has a place: the record of a member or client."""
-        if self.record.phase == "member":
+        lost = store.lost(self._config, self.record)
+        if self.record.phase == "member" and not lost:
             return self.record
         while True:
             await self.look()
-            step: Step = decide(
-                self._me, self._config.bootstrap_expect, self.record, self.seen, frozenset(self._granted)
+            step: Step = (
+                rejoin(self.record, self.seen)
+                if lost
+                else decide(self._me, self._config.bootstrap_expect, self.record, self.seen, frozenset(self._granted))
             )
             match step:
                 case Found():

@@ -51,6 +51,7 @@ class Config(BaseModel):
     insecure: bool = Field(False, description="allow plain TCP beyond loopback")
     kv_endpoints: tuple[str, ...] = Field((), description="use this etcd v3 store instead of our own")
     store_election_ms: int = Field(600, ge=100, le=50_000, description="the store's election timeout")
+    store_snapshot_count: int = Field(10_000, ge=10, description="log entries that the store keeps for lagging members")
 
     @field_validator("cluster_name")
     @classmethod

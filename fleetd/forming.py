@@ -102,6 +102,18 @@ def decide(me: str, expect: int, record: Record, seen: Mapping[str, Peer], grant
     return AskPledges(tuple(seen[name] for name in sorted(seen) if name not in granted))
 
 
+def rejoin(record: Record, seen: Mapping[str, Peer]) -> Join | Wait:
+    """The next step of a member whose part of the store is gone: back into its own cluster, never another, and it never
+    founds, since acknowledged writes may live on in the others."""
+    formed = sorted(peer.address for peer in seen.values() if peer.cluster_id == record.cluster_id)
+    if formed:
+        return Join(record.cluster_id, tuple(formed))
+    return Wait(
+        f"this machine's part of the store is gone, and no machine of cluster {record.cluster_id} is here to join it "
+        "through; if the whole cluster is lost, empty the data directory"
+    )
+
+
 @dataclass(frozen=True)
 class PledgeAnswer:
     """Grant, or who holds it; `release` says that our own candidacy ends first."""

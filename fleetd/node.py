@@ -118,11 +118,14 @@ class Node:
         record = await self._bootstrap.form()
         self._client.set_endpoints(store.endpoints(self._config, record))
         if not self._config.kv_endpoints:
-            tasks.create_task(self._store_program().run(), name="store")
+            program = self._store_program()
+            tasks.create_task(program.run(), name="store")
         await self._store_answers()
         if record.phase == "founding":
-            self._bootstrap.save(phase="member")
+            self._bootstrap.save(phase="member", initial_state="existing")
             record = self._bootstrap.record
+            if not self._config.kv_endpoints:
+                program.env.update(store.member_env(record))
         voters = Voters(self._client, self._config.voters, record.cluster_id)
         self._answers.voters = voters
         await self._registry.register_machine(self._machine())
@@ -141,7 +144,8 @@ class Node:
             argv, name = store.member_argv(self._config, self.machine_id, record, overrides), "kvstore"
         else:
             argv, name = store.gateway_argv(self._config, record.store_endpoints), "kvgateway"
-        return Program(name, argv, self._config.run_dir, self._config.data_dir / "log", {})
+        env = store.member_env(record) if record.role == "voter" else {}
+        return Program(name, argv, self._config.run_dir, self._config.data_dir / "log", env)
 
     async def _store_answers(self) -> None:
         while True:

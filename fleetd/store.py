@@ -10,10 +10,13 @@ from fleetd.config import CLIENT_PORT, Config
 from fleetd.forming import Record
 
 HEARTBEATS_PER_ELECTION = 6
+STORE_FOLDER = "store"
+IDENTITY_FILE = "member.json"
+"""The store writes it last, when it has founded or joined."""
 
 
 def member_argv(config: Config, machine_id: str, record: Record, overrides: Path) -> list[str]:
-    """The command of this machine's store member. Once its data directory exists that decides, not the flags."""
+    """The command of this machine's store member; how it begins is in `member_env`."""
     argv = [
         sys.executable,
         "-m",
@@ -21,7 +24,7 @@ def member_argv(config: Config, machine_id: str, record: Record, overrides: Path
         "--name",
         machine_id,
         "--data-dir",
-        str(config.data_dir / "store"),
+        str(config.data_dir / STORE_FOLDER),
         "--listen-client-urls",
         ",".join(config.client_urls),
         "--advertise-client-urls",
@@ -30,20 +33,34 @@ def member_argv(config: Config, machine_id: str, record: Record, overrides: Path
         config.peer_url,
         "--initial-advertise-peer-urls",
         config.peer_url,
-        "--initial-cluster",
-        record.initial_cluster,
-        "--initial-cluster-state",
-        record.initial_state,
-        "--initial-cluster-token",
-        record.cluster_id,
         "--election-timeout",
         str(config.store_election_ms),
         "--heartbeat-interval",
         str(max(config.store_election_ms // HEARTBEATS_PER_ELECTION, 10)),
+        "--snapshot-count",
+        str(config.store_snapshot_count),
         "--peer-url-overrides",
         str(overrides),
     ]
     return [*argv, "--insecure"] if config.insecure else argv
+
+
+def member_env(record: Record) -> dict[str, str]:
+    """How a member with an empty data directory begins. Not among the flags: a running member is adopted by those.
+
+    Once a founder is a member it has `existing` here too: an empty disk is then a lost one, and founds no second cluster.
+    """
+    return {
+        "ETCD_INITIAL_CLUSTER": record.initial_cluster,
+        "ETCD_INITIAL_CLUSTER_STATE": record.initial_state,
+        "ETCD_INITIAL_CLUSTER_TOKEN": record.cluster_id,
+    }
+
+
+def lost(config: Config, record: Record) -> bool:
+    """Tell whether this machine was a member whose part of the store is gone: it must join anew, under a new id."""
+    mine = record.phase == "member" and record.role == "voter" and not config.kv_endpoints
+    return mine and not (config.data_dir / STORE_FOLDER / IDENTITY_FILE).exists()
 
 
 def gateway_argv(config: Config, endpoints: Sequence[str]) -> list[str]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+from fleetd import store
+from fleetd.config import Config
 from fleetd.forming import (
     AskPledges,
     Found,
@@ -13,6 +18,7 @@ from fleetd.forming import (
     Wait,
     answer_pledge,
     decide,
+    rejoin,
 )
 
 
@@ -104,3 +110,26 @@ def test_a_candidate_yields_to_a_lower_id_only_and_releases_first() -> None:
 def test_who_founds_or_has_joined_grants_nothing() -> None:
     assert not answer_pledge("b", Record(phase="founding"), "a", False, None).granted
     assert not answer_pledge("b", Record(phase="member", cluster_id="x"), "a", False, None).granted
+
+
+def test_a_lost_store_goes_back_into_its_own_cluster_and_founds_none() -> None:
+    record = Record(phase="member", cluster_id="x", initial_state="new")
+    others = {p.machine_id: p for p in (peer("b", "x"), peer("c", "y"), peer("d"))}
+    assert rejoin(record, others) == Join("x", ("b:7480",))
+    match rejoin(record, {"c": peer("c", "y")}):
+        case Wait(why):
+            assert "cluster x" in why
+        case other:
+            raise AssertionError(other)
+
+
+def test_a_member_without_its_store_has_lost_it(tmp_path: Path) -> None:
+    config = Config(data_dir=tmp_path)
+    founder = Record(phase="founding", cluster_id="x", initial_cluster="a=http://a")
+    member = replace(founder, phase="member", initial_state="existing")
+    client = replace(member, role="client")
+    assert [store.lost(config, one) for one in (founder, member, client)] == [False, True, False]
+    assert store.member_env(member)["ETCD_INITIAL_CLUSTER_STATE"] == "existing"
+    (tmp_path / store.STORE_FOLDER).mkdir()
+    (tmp_path / store.STORE_FOLDER / store.IDENTITY_FILE).touch()
+    assert not store.lost(config, member)
