@@ -26,6 +26,7 @@ class Seen:
     """Without the root. Of a log line: the machine and the file."""
     value: str | None
     """None: deleted."""
+    revision: int = 0
 
 
 class StoreTrace:
@@ -77,7 +78,7 @@ class StoreTrace:
                 kv = event["kv"]
                 key = base64.b64decode(kv["key"]).decode().removeprefix(ROOT)
                 value = None if event.get("type") == 1 else base64.b64decode(kv.get("value", "")).decode()
-                self.seen.append(Seen(now, key, value))
+                self.seen.append(Seen(now, key, value, int(kv["mod_revision"])))
 
     def _follow(self, path: Path, offset: int) -> None:
         with path.open("rb") as file:
