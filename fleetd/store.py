@@ -48,7 +48,7 @@ def member_argv(config: Config, machine_id: str, record: Record, overrides: Path
 def member_env(record: Record) -> dict[str, str]:
     """How a member with an empty data directory begins. Not among the flags: a running member is adopted by those.
 
-    Once a founder is a member it has `existing` here too: an empty disk is then a lost one, and founds no second cluster.
+    Once a founder is a member it has `existing` here too: an empty disk is a lost one, and founds no second cluster.
     """
     return {
         "ETCD_INITIAL_CLUSTER": record.initial_cluster,
