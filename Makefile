@@ -7,7 +7,7 @@ export MATURIN_NO_INSTALL_RUST := 1
 SEEDS ?= 200
 ROUNDS ?= 10
 
-.PHONY: help setup native demo test lint format sim soak wheel clean
+.PHONY: help setup native demo test bench lint format sim soak wheel clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -32,6 +32,9 @@ test: native ## every test: Rust, Python, real machines
 	@cargo test --release --locked --workspace -q
 	@echo "==> pytest"
 	@$(BIN)/pytest -q tests
+
+bench: native ## measure beside etcd and runc: make bench BENCH='--quick --json'
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 lint: native ## ruff, mypy --strict, rustfmt, clippy
 	@$(BIN)/ruff check .
