@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import completion
 from cli.dock import engine
 from cli.output import table
 
@@ -164,6 +165,7 @@ def rm(
 
 def main() -> None:
     """Exit codes: 0 done, 1 refused, 2 wrong usage."""
+    completion.asked("dock")
     try:
         app()
     except engine.EngineError as error:

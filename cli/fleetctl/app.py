@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from cli import completion
 from cli.fleetctl.output import Failure, fail
 from cli.fleetctl.session import choose_endpoint
 from fleetd.api.client import DEFAULT_ENDPOINT, ClientError
@@ -60,7 +61,8 @@ def build(names: list[str]) -> typer.Typer:
 
 def main() -> None:
     """Run the command line; errors are a sentence on stderr and an exit code."""
-    wanted = [word for word in sys.argv[1:] if word in COMMANDS]
+    completing = completion.asked("fleetctl")
+    wanted = [] if completing else [word for word in sys.argv[1:] if word in COMMANDS]
     app = build(wanted[:1] or list(COMMANDS))
     try:
         app()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.fleetctl.output import Failure, place, print_json, warn
-from cli.fleetctl.session import addresses, client, known_units, unit_name
+from cli.fleetctl.session import addresses, client, known_units, matching, unit_name
 from cli.fleetctl.waiting import describe
 from fleetd.api.client import ApiClient, ClientError
 
@@ -26,7 +26,7 @@ def _file(api: ApiClient, name: str) -> dict[str, Any]:
     return stored
 
 
-def cat(unit: Annotated[str, typer.Argument(metavar="UNIT")], json: Json = False) -> None:
+def cat(unit: Annotated[str, typer.Argument(metavar="UNIT", autocompletion=matching)], json: Json = False) -> None:
     """Print a unit's file as it was submitted."""
     stored = _file(client(), unit_name(unit))
     if json:
@@ -35,7 +35,9 @@ def cat(unit: Annotated[str, typer.Argument(metavar="UNIT")], json: Json = False
     print(stored["text"], end="" if stored["text"].endswith("\n") else "\n")
 
 
-def status(units: Annotated[list[str], typer.Argument(metavar="UNIT...")], json: Json = False) -> None:
+def status(
+    units: Annotated[list[str], typer.Argument(metavar="UNIT...", autocompletion=matching)], json: Json = False
+) -> None:
     """Say what units are doing, and why; exit code 3 when one is not active."""
     api = client()
     explained = []
@@ -87,7 +89,7 @@ def _print_status(api: ApiClient, unit: dict[str, Any], where: dict[str, str]) -
 
 
 def journal(
-    unit: Annotated[str, typer.Argument(metavar="UNIT")],
+    unit: Annotated[str, typer.Argument(metavar="UNIT", autocompletion=matching)],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, from machine to machine.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines; 0: all.")] = 10,
     output: Annotated[str, typer.Option("--output", help="short, or cat for the text alone.")] = "short",

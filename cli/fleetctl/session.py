@@ -41,6 +41,14 @@ def unit_name(word: str) -> str:
     return name if name.endswith(KINDS) else f"{name}.service"
 
 
+def matching(incomplete: str) -> list[str]:
+    """The cluster's units that begin so, for the shell's completion; none where there is no answer."""
+    try:
+        return [name for name in client().names() if name.startswith(incomplete)]
+    except ClientError:
+        return []
+
+
 def is_glob(word: str) -> bool:
     """Whether a word stands for all units that it matches."""
     return any(char in word for char in "*?[")

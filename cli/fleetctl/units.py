@@ -8,11 +8,13 @@ import typer
 
 from cli.fleetctl.files import find_text, local_file, read
 from cli.fleetctl.output import Failure, place, print_json, warn
-from cli.fleetctl.session import addresses, client, is_glob, known_units, unit_name
+from cli.fleetctl.session import addresses, client, is_glob, known_units, matching, unit_name
 from cli.fleetctl.waiting import Goal, wait_for
 from fleetd.api.client import ApiClient
 
-Units = Annotated[list[str], typer.Argument(help="Unit names, files, or globs.", metavar="UNIT...")]
+Units = Annotated[
+    list[str], typer.Argument(help="Unit names, files, or globs.", metavar="UNIT...", autocompletion=matching)
+]
 NoBlock = Annotated[bool, typer.Option("--no-block", help="Do not wait for the units.")]
 Attempts = Annotated[
     int, typer.Option("--block-attempts", min=0, help="Wait so many half seconds; 0: as long as it takes.")

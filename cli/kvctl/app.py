@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli import completion
 from cli.kvctl import admin, data
 from cli.kvctl.session import BAD_ARGUMENTS, flags, seconds
 from cli.output import fail
@@ -70,6 +71,7 @@ def arranged(words: list[str]) -> list[str]:
 
 def main() -> None:
     """The console script."""
+    completion.asked("kvctl")
     app(args=arranged(sys.argv[1:]))
 
 

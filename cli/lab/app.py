@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from cli import completion
 from cli.lab import lab as labs
 from cli.lab import machine as machines
 from cli.lab.lab import Lab
@@ -170,6 +171,7 @@ def _wait_ready(lab: Lab, started: list[str], timeout: float) -> None:
 
 def main() -> None:
     """Run the command; an error is one sentence and exit code 1."""
+    completion.asked("fleet-lab")
     try:
         app()
     except LabError as error:

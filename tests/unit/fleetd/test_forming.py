@@ -124,7 +124,7 @@ def test_a_lost_store_goes_back_into_its_own_cluster_and_founds_none() -> None:
 
 
 def test_a_member_without_its_store_has_lost_it(tmp_path: Path) -> None:
-    config = Config(data_dir=tmp_path)
+    config = Config.model_validate({"data_dir": tmp_path})
     founder = Record(phase="founding", cluster_id="x", initial_cluster="a=http://a")
     member = replace(founder, phase="member", initial_state="existing")
     client = replace(member, role="client")
