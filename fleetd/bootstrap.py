@@ -108,18 +108,27 @@ class Bootstrap:
             if answer.boot != self._boot and address != self._config.node_address:
                 log.error("the machine at %s has this machine's id %s: give one of them another", address, self._me)
             return None
-        return Peer(answer.machine_id, address, answer.cluster_id, answer.pledged_to, answer.bootstrap_expect)
+        return Peer(
+            answer.machine_id,
+            address,
+            answer.cluster_id,
+            answer.pledged_to,
+            answer.bootstrap_expect,
+            tuple(answer.store_endpoints),
+        )
 
     def addresses(self) -> set[str]:
         """Where to ask: what mDNS found and what the user named."""
         static = {peer if ":" in peer else f"{peer}:{NODE_PORT}" for peer in self._config.peers}
         return (static | set(self._discovered())) - {self._config.node_address}
 
-    async def look(self) -> None:
-        """Ask everyone at once who they are."""
-        answers = await asyncio.gather(*(self.ask(address) for address in self.addresses()))
+    async def look(self, addresses: Iterable[str] | None = None) -> dict[str, Peer]:
+        """Ask everyone, or those at `addresses`, at once who they are; those who answered, by machine-id."""
+        asked = self.addresses() if addresses is None else addresses
+        answers = await asyncio.gather(*(self.ask(address) for address in asked))
         self.seen = {peer.machine_id: peer for peer in answers if peer is not None}
         self._granted &= self.seen.keys()
+        return self.seen
 
     async def form(self) -> Record:
         """Return once this machine has a place: the record of a member or client."""

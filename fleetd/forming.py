@@ -40,6 +40,8 @@ class Peer:
     cluster_id: str = ""
     pledged_to: str = ""
     bootstrap_expect: int = 1
+    store_endpoints: tuple[str, ...] = ()
+    """Its own client URL when it is a member of the store, else those that it knows of."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from fleetd.registry.records import Machine
 from fleetd.registry.reports import ClusterLink
 from fleetd.trust import Trust
 from fleetd.voters import Voters
+from fleetd.whereabouts import Whereabouts
 from kvstore.client import Client
 from kvstore.errors import StoreError
 
@@ -53,6 +54,18 @@ class Node:
         self._addresses: dict[str, str] = {}
         self._bootstrap = Bootstrap(config, self.machine_id, self.boot, self._clients, self._addresses.values)
         self._client = Client(store.endpoints(config, self._bootstrap.record))
+        self._overrides = config.run_dir / "peer-urls.json"
+        self._whereabouts = Whereabouts(
+            config,
+            self.machine_id,
+            self._bootstrap,
+            self._client,
+            self._addresses,
+            self._overrides,
+            self._store_moved,
+        )
+        self._store: Program | None = None
+        self._presence: Presence | None = None
         self._registry = Registry(self._client, self.machine_id)
         self._link = ClusterLink(self._client, self.machine_id)
         self._journals = Journals(
@@ -101,7 +114,7 @@ class Node:
     async def _discover(self) -> None:
         if not self._config.mdns:
             return
-        discovery = Discovery(self.machine_id, self._config.listen_address, NODE_PORT, self._bootstrap.changed.set)
+        discovery = Discovery(self.machine_id, self._config.listen_address, NODE_PORT, self._discovered)
         discovery.addresses = self._addresses
         try:
             await discovery.start()
@@ -118,20 +131,21 @@ class Node:
         record = await self._bootstrap.form()
         self._client.set_endpoints(store.endpoints(self._config, record))
         if not self._config.kv_endpoints:
-            program = self._store_program()
-            tasks.create_task(program.run(), name="store")
+            self._store = self._store_program()
+            tasks.create_task(self._store.run(), name="store")
+            tasks.create_task(self._whereabouts.run(), name="whereabouts")
         await self._store_answers()
         if record.phase == "founding":
             self._bootstrap.save(phase="member", initial_state="existing")
             record = self._bootstrap.record
-            if not self._config.kv_endpoints:
-                program.env.update(store.member_env(record))
+            if self._store is not None:
+                self._store.env.update(store.member_env(record))
         voters = Voters(self._client, self._config.voters, record.cluster_id)
         self._answers.voters = voters
         await self._registry.register_machine(self._machine())
-        presence = self._presence()
-        booted = known and not presence.adopts
-        tasks.create_task(presence.run(self._has_lease), name="presence")
+        self._presence = self._make_presence()
+        booted = known and not self._presence.adopts
+        tasks.create_task(self._presence.run(self._has_lease), name="presence")
         if not self._config.kv_endpoints and record.role == "voter":
             tasks.create_task(voters.promote(self.machine_id), name="promotion")
         tasks.create_task(Engine(self._client, self.machine_id, booted=booted).run(), name="engine")
@@ -139,9 +153,8 @@ class Node:
 
     def _store_program(self) -> Program:
         record = self._bootstrap.record
-        overrides = self._config.run_dir / "peer-urls.json"
         if record.role == "voter":
-            argv, name = store.member_argv(self._config, self.machine_id, record, overrides), "kvstore"
+            argv, name = store.member_argv(self._config, self.machine_id, record, self._overrides), "kvstore"
         else:
             argv, name = store.gateway_argv(self._config, record.store_endpoints), "kvgateway"
         env = store.member_env(record) if record.role == "voter" else {}
@@ -156,7 +169,22 @@ class Node:
                 self._bootstrap.why = f"waiting for the store: {error}"
                 await asyncio.sleep(STORE_RETRY_S)
 
-    def _presence(self) -> Presence:
+    def _discovered(self) -> None:
+        self._bootstrap.changed.set()
+        self._whereabouts.discovered()
+
+    def _store_moved(self) -> None:
+        """The store's members have other addresses than before: everything here that asks them follows."""
+        record = self._bootstrap.record
+        urls = store.endpoints(self._config, record)
+        log.info("the store is at %s", ", ".join(urls))
+        self._client.set_endpoints(urls)
+        if self._presence is not None:
+            self._presence.set_endpoints(urls)
+        if self._store is not None and record.role == "client":
+            self._store.replace(store.gateway_argv(self._config, record.store_endpoints))
+
+    def _make_presence(self) -> Presence:
         return Presence(
             self._config.run_dir,
             self._config.data_dir / "log",

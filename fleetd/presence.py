@@ -47,6 +47,10 @@ class Presence:
         """Whether an earlier fleetd of this boot has had a lease."""
         return self._before != 0
 
+    def set_endpoints(self, endpoints: Sequence[str]) -> None:
+        """Renew there from the next check-in on."""
+        self._endpoints = list(endpoints)
+
     async def run(self, has_lease: HasLease) -> None:
         """Keep the process running and call `has_lease(id, returning)` for each lease; runs until cancelled.
 
@@ -89,8 +93,11 @@ class Presence:
 
     async def _check_in(self, writer: asyncio.StreamWriter) -> None:
         """From fleetd's own event loop, so that a hung one is noticed."""
-        writer.write(self._line(op="endpoints", endpoints=self._endpoints))
+        sent: list[str] = []
         while True:
+            if sent != self._endpoints:
+                sent = self._endpoints
+                writer.write(self._line(op="endpoints", endpoints=sent))
             writer.write(self._line(op="checkin"))
             try:
                 await writer.drain()

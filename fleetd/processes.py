@@ -116,6 +116,15 @@ class Program:
             await asyncio.sleep(pause)
             self._start()
 
+    def replace(self, argv: Sequence[str]) -> None:
+        """Go on with other arguments: SIGTERM now, and `run` starts it anew."""
+        if self.argv == list(argv):
+            return
+        self.argv = list(argv)
+        if self.pid is not None and self.started.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
     async def stop(self, patience: float = 10.0) -> None:
         """SIGTERM, then SIGKILL after `patience` seconds."""
         if self.pid is None:

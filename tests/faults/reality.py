@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from pathlib import Path
 
@@ -33,13 +34,24 @@ def starts(lab: Lab, name: str) -> int:
     return len(notes.read_text().splitlines()) if notes.exists() else 0
 
 
+@functools.cache
+def names(lab: Lab) -> dict[str, str]:
+    """Machine-id -> name, asked once: a whole status takes a second."""
+    return lab.ids()
+
+
+@functools.cache
+def pid_file(lab: Lab, machine: str) -> Path:
+    """Where the lab notes the host's pid of a machine's pid 1 while it is on."""
+    return Path(lab.machine(machine)["log"]).with_name("pid")
+
+
 def processes(lab: Lab) -> dict[str, dict[int, str]]:
     """Unit -> host pid of each of its processes -> machine."""
     machines = {}
-    for one in lab.status()["machines"]:
-        if one["pid"]:
-            with contextlib.suppress(OSError):
-                machines[Path(f"/proc/{one['pid']}/ns/pid").readlink()] = str(one["name"])
+    for name in lab.names:
+        with contextlib.suppress(OSError):
+            machines[Path(f"/proc/{pid_file(lab, name).read_text().split()[0]}/ns/pid").readlink()] = name
     mark = f"{MARK}={lab.name}/".encode()
     found: dict[str, dict[int, str]] = {}
     for path in Path("/proc").glob("[0-9]*"):
@@ -55,9 +67,8 @@ def processes(lab: Lab) -> dict[str, dict[int, str]]:
 
 def agreed(lab: Lab, asked: str, units: int) -> dict[str, dict[int, str]] | None:
     """The processes, when there are so many units, each with exactly one, where `asked` says that it runs."""
-    names = lab.ids()
     told = {
-        unit: names.get(str(row["machine"]))
+        unit: names(lab).get(str(row["machine"]))
         for unit, row in lab.units(asked).items()
         if (row["active"], row["sub"]) == ("active", "running")
     }

@@ -1,0 +1,189 @@
+"""Where the store's members are now. Machines may come back with other addresses, all of them even, while the store's
+membership still holds the old ones; they are known by machine-id, so each machine finds the others as they found each
+other when the cluster formed (mDNS or `--peers`, then `Hello`) and tells its own store member where its peers are.
+Once there is a quorum, each machine writes its own new address into the membership. Clients follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from fleetd.bootstrap import Bootstrap, write_durably
+from fleetd.config import PEER_PORT, Config
+from fleetd.forming import Peer
+from fleetd.registry import keys
+from fleetd.registry.follow import Changed, follow
+from kvstore.client import Client
+from kvstore.errors import StoreError
+from kvstore.model import Member
+
+log = logging.getLogger("fleetd.whereabouts")
+
+FIRST_PAUSE_S = 0.5
+MAX_PAUSE_S = 5.0
+ASK_TIMEOUT_S = 2.0
+
+
+def peer_url(peer: Peer) -> str:
+    """Where another machine's store member listens to members: beside its node RPC."""
+    return f"http://{peer.address.rpartition(':')[0]}:{PEER_PORT}"
+
+
+def overrides(members: Iterable[Member], seen: Mapping[str, Peer]) -> dict[str, list[str]]:
+    """Member id in hexadecimal -> peer URLs, for members that were seen at another place than the membership says."""
+    found = {f"{member.id:x}": (member, seen[member.name]) for member in members if member.name in seen}
+    return {
+        id: [peer_url(peer)] for id, (member, peer) in found.items() if tuple(member.peer_urls) != (peer_url(peer),)
+    }
+
+
+def client_url(peer: Peer) -> str | None:
+    """The client URL of a machine that is a member itself; others name URLs of other hosts."""
+    host = peer.address.rpartition(":")[0]
+    return next((url for url in peer.store_endpoints if url.startswith(f"http://{host}:")), None)
+
+
+def endpoints(me: str, members: Iterable[Member], seen: Mapping[str, Peer]) -> tuple[str, ...]:
+    """Client URLs of the other voters, by member id: as seen, else as the membership says. Without a membership, of
+    all members that were seen."""
+    members = sorted(members, key=lambda member: member.id)
+    if not members:
+        return tuple(url for name in sorted(seen) if (url := client_url(seen[name])) is not None)
+    found = []
+    for member in members:
+        if member.is_learner or member.name == me:
+            continue
+        now = client_url(seen[member.name]) if member.name in seen else None
+        found += [now] if now is not None else list(member.client_urls[:1])
+    return tuple(found)
+
+
+def settled(members: Iterable[Member], seen: Mapping[str, Peer]) -> bool:
+    """Whether the membership says of every member that was seen what was seen."""
+    return all(
+        tuple(member.peer_urls) == (peer_url(seen[member.name]),)
+        and client_url(seen[member.name]) in member.client_urls
+        for member in members
+        if member.name in seen and not member.is_learner
+    )
+
+
+class Whereabouts:
+    """Keeps this machine's knowledge of the members' addresses fresh, and the members' of its own."""
+
+    def __init__(
+        self,
+        config: Config,
+        machine_id: str,
+        bootstrap: Bootstrap,
+        client: Client,
+        discovered: Mapping[str, str],
+        overrides: Path,
+        moved: Callable[[], None],
+    ) -> None:
+        """`discovered` is what mDNS says, by names that begin with a machine-id; `moved` is called when the record's
+        `store_endpoints` have changed."""
+        self._config = config
+        self._me = machine_id
+        self._bootstrap = bootstrap
+        self._client = client
+        self._discovered = discovered
+        self._overrides = overrides
+        self._moved = moved
+        self._names: frozenset[str] = frozenset()
+        self._asked: set[str] | None = None
+        self._news = asyncio.Event()
+
+    def discovered(self) -> None:
+        """To be called when mDNS has found something: a look is worth it when a member may be there."""
+        if self._candidates() != self._asked:
+            self._news.set()
+
+    def _candidates(self) -> set[str]:
+        """Where members may be. Names in mDNS are not to be trusted, but a member that hides is not our loss; so a
+        large cluster does not ask itself all around for each machine that comes."""
+        if not self._names:
+            return self._bootstrap.addresses()
+        elsewhere = {address for name, address in self._discovered.items() if name.split(".")[0] not in self._names}
+        return self._bootstrap.addresses() - elsewhere
+
+    async def run(self) -> None:
+        """Look at each news, and again and again while the store and what was seen disagree. Until cancelled."""
+        pause = FIRST_PAUSE_S
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            while True:
+                self._news.clear()
+                done = await self._round()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if done else pause):
+                        await self._news.wait()
+                pause = FIRST_PAUSE_S if self._news.is_set() else min(pause * 2, MAX_PAUSE_S)
+
+    async def _listen(self) -> None:
+        """Machines write their address when they come up: whoever has no mDNS hears of it from the store."""
+        async for change in follow(self._client, keys.MACHINES):
+            for event in change.events if isinstance(change, Changed) else ():
+                with contextlib.suppress(keys.RegistryError, KeyError):
+                    if event.type == "put" and keys.decode(event.kv.key, event.kv.value)["role"] == "voter":
+                        self._news.set()
+
+    async def _round(self) -> bool:
+        """Look once; true when nothing is left to do until there is news."""
+        cluster = self._bootstrap.record.cluster_id
+        members = await self._members(linearizable=False)
+        self._names = frozenset(member.name for member in members) or self._names
+        self._asked = self._candidates()
+        answers = await self._bootstrap.look(self._asked)
+        seen = {name: peer for name, peer in answers.items() if peer.cluster_id == cluster}
+        voter = self._bootstrap.record.role == "voter"
+        if voter and members:
+            self._override(overrides(members, seen))
+        self._follow(endpoints(self._me, members, seen))
+        members = await self._members(linearizable=True)
+        told = not voter or await self._tell(members)
+        return told and bool(members) and settled(members, seen)
+
+    async def _members(self, *, linearizable: bool) -> tuple[Member, ...]:
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                return (await self._client.member_list(linearizable)).members
+        except (StoreError, TimeoutError) as error:
+            log.debug("the store's members can't be read now: %s", error)
+            return ()
+
+    def _override(self, found: Mapping[str, list[str]]) -> None:
+        text = json.dumps(found, sort_keys=True)
+        with contextlib.suppress(OSError):
+            if self._overrides.read_text() == text:
+                return
+        if found or self._overrides.exists():
+            log.info("the store's peers are elsewhere for now: %s", text)
+            write_durably(self._overrides, text)
+
+    def _follow(self, found: tuple[str, ...]) -> None:
+        if not found or found == self._bootstrap.record.store_endpoints:
+            return
+        self._bootstrap.save(store_endpoints=found)
+        self._moved()
+
+    async def _tell(self, members: Iterable[Member]) -> bool:
+        """Write this machine's own peer URL into the membership; true when it is there."""
+        mine = next((member for member in members if member.name == self._me), None)
+        if mine is None:
+            return False
+        if tuple(mine.peer_urls) == (self._config.peer_url,):
+            return True
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                await self._client.member_update(mine.id, [self._config.peer_url])
+        except (StoreError, TimeoutError) as error:
+            log.warning("the store does not take this machine's new address yet: %s", error)
+            return False
+        log.info("member %x is known at %s now", mine.id, self._config.peer_url)
+        return True
