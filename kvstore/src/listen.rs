@@ -22,6 +22,7 @@ use crate::authority::Lenient;
 use crate::config::{addresses, ConfigError};
 
 type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+type Guard = Arc<dyn Fn(&Request<Incoming>) -> Option<tonic::Status> + Send + Sync>;
 type Route = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
 
 /// Streams that one connection may have open.
@@ -38,6 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Routes {
     services: Arc<Vec<(String, Route)>>,
     other: Route,
+    guard: Option<Guard>,
 }
 
 impl Routes {
@@ -53,7 +55,17 @@ impl Routes {
         Self {
             services: Arc::new(Vec::new()),
             other,
+            guard: None,
         }
+    }
+
+    /// Lets `guard` refuse a call of a service before the service sees it.
+    pub fn refusing(
+        mut self,
+        guard: impl Fn(&Request<Incoming>) -> Option<tonic::Status> + Send + Sync + 'static,
+    ) -> Self {
+        self.guard = Some(Arc::new(guard));
+        self
     }
 
     /// Adds a generated gRPC server.
@@ -83,6 +95,10 @@ impl Routes {
             .map(|(name, _)| name);
         if let Some(name) = name {
             if let Some((_, route)) = self.services.iter().find(|(known, _)| known == name) {
+                let refused = self.guard.as_ref().and_then(|guard| guard(&request));
+                if let Some(status) = refused {
+                    return async move { Ok(status.into_http()) }.boxed();
+                }
                 return route(request);
             }
         }

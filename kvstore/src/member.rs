@@ -18,6 +18,7 @@ use crate::command::{Command, MemberAttributes};
 use crate::config::{Config, ConfigError};
 use crate::consensus::{Consensus, Options, Refused};
 use crate::disk::{Appender, FileDisk};
+use crate::errors::StoreError;
 use crate::gateway;
 use crate::handle::{random_u64, Core, Facts, Handle, Limits};
 use crate::lease::Lessor;
@@ -447,7 +448,13 @@ fn http_routes(handle: &Handle) -> Routes {
 
 fn client_routes(handle: &Handle) -> Routes {
     let most = handle.limits().max_request_bytes + GRPC_OVERHEAD_BYTES;
+    let leader = handle.clone();
     http_routes(handle)
+        .refusing(move |request| {
+            let wants = request.headers().get("hasleader");
+            let refused = wants.is_some_and(|v| v == "true") && !leader.has_leader();
+            refused.then(|| StoreError::NoLeader.into())
+        })
         .with(KvServer::new(KvService(handle.clone())).max_decoding_message_size(most))
         .with(WatchServer::new(WatchService(handle.clone())).max_decoding_message_size(most))
         .with(LeaseServer::new(LeaseService(handle.clone())).max_decoding_message_size(most))

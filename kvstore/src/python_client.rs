@@ -236,9 +236,14 @@ impl NativeClient {
     fn operate(&self, op: values::Op) -> PyResult<u64> {
         match op.request()? {
             etcd::request_op::Request::RequestRange(request) => {
+                let retry = if request.serializable {
+                    Retry::Local
+                } else {
+                    Retry::Safe
+                };
                 call!(
                     self,
-                    Retry::Safe,
+                    retry,
                     kv_client::KvClient.range,
                     request,
                     Answer::Range
@@ -374,9 +379,14 @@ impl NativeClient {
 
     fn member_list(&self, linearizable: bool) -> PyResult<u64> {
         let request = etcd::MemberListRequest { linearizable };
+        let retry = if linearizable {
+            Retry::Safe
+        } else {
+            Retry::Local
+        };
         call!(
             self,
-            Retry::Safe,
+            retry,
             cluster_client::ClusterClient.member_list,
             request,
             |a: etcd::MemberListResponse| { Answer::Members(a.header, 0, a.members) }

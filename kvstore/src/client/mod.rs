@@ -1,6 +1,7 @@
 //! The native client: one call on whichever endpoint answers, retried only where that cannot repeat a write.
 //! Endpoints and their health are in `pool`, watches that resume in `watch`. It knows nothing of Python.
 
+mod greeting;
 pub mod pool;
 pub mod watch;
 
@@ -18,7 +19,9 @@ use pool::{Pool, Seat};
 /// How long a safe call waits for one endpoint before it asks the next, at most.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 /// Pause after every endpoint has failed once.
-const ROUND_PAUSE: Duration = Duration::from_millis(100);
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
+/// Added to what a member is told of the time left: it must not give up before the client does.
+const GRACE: Duration = Duration::from_millis(100);
 /// How long a renewal waits for one endpoint.
 pub const RENEWAL_ATTEMPT: Duration = Duration::from_millis(500);
 
@@ -27,6 +30,8 @@ pub const RENEWAL_ATTEMPT: Duration = Duration::from_millis(500);
 pub enum Retry {
     /// Reads and idempotent writes.
     Safe,
+    /// Reads that any member answers by itself, with or without a leader.
+    Local,
     /// Only what certainly was not sent.
     Unsent,
 }
@@ -54,7 +59,12 @@ impl Client {
         &self.pool
     }
 
-    /// Calls `rpc` on one endpoint after the other until one answers or the time is over.
+    /// Calls `rpc` on one endpoint after the other until one answers or the time is over. Members are told to refuse at
+    /// once while they have no leader (unless `retry` is `Local`), so that the call goes to one that has.
+    ///
+    /// # Errors
+    /// The member's own. When nobody could do it in time: the last member's reason, `etcdserver: no leader` for one.
+    /// Unavailable or DeadlineExceeded otherwise: a write may then have happened.
     pub async fn call<Q, A, F, Fut>(&self, retry: Retry, request: Q, rpc: F) -> Result<A, Status>
     where
         Q: Clone,
@@ -80,20 +90,22 @@ impl Client {
     {
         let end = Instant::now() + total;
         let mut failed = 0;
+        let mut telling = None;
         loop {
             let mut seat = self.pool.take()?;
             let until = match retry {
-                Retry::Safe => end.min(Instant::now() + attempt),
+                Retry::Safe | Retry::Local => end.min(Instant::now() + attempt),
                 Retry::Unsent => end,
             };
             let mut asked = Request::new(request.clone());
-            asked.set_timeout(
-                end.saturating_duration_since(Instant::now())
-                    .max(Duration::from_millis(1)),
-            );
-            let channel = seat.channel();
+            let begun = Instant::now();
+            asked.set_timeout(end.saturating_duration_since(begun) + GRACE);
+            if retry != Retry::Local {
+                require_leader(&mut asked);
+            }
+            let (channel, untouched) = seat.watched_channel();
             let answer = tokio::select! {
-                answer = timeout_at(until, rpc(channel, asked)) => answer.unwrap_or_else(|_| Err(silent(&seat))),
+                answer = timeout_at(until, rpc(channel, asked)) => answer.unwrap_or_else(|_| Err(late(&seat, begun))),
                 () = seat.lost() => Err(silent(&seat)),
             };
             let error = match answer {
@@ -101,10 +113,10 @@ impl Client {
                     seat.heard();
                     return Ok(answer.into_inner());
                 }
-                Err(error) => error,
+                Err(error) => plain(error),
             };
-            let unsent = not_sent(&error);
-            if !(unsent || retry == Retry::Safe && passing(&error)) {
+            let unsent = untouched() || not_sent(&error);
+            if !(unsent || retry != Retry::Unsent && passing(&error)) {
                 if !unreachable(&error) {
                     seat.heard();
                 } else {
@@ -114,11 +126,15 @@ impl Client {
             }
             seat.failed();
             failed += 1;
+            // What a member says tells more than that another one does not answer.
+            if telling.is_none() || error.message().starts_with("etcdserver:") {
+                telling = Some(error.clone());
+            }
             if failed % self.pool.len().max(1) == 0 {
                 tokio::time::sleep_until(end.min(Instant::now() + ROUND_PAUSE)).await;
             }
             if Instant::now() >= end {
-                return Err(error);
+                return Err(telling.unwrap_or(error));
             }
         }
     }
@@ -168,7 +184,36 @@ pub(crate) fn require_leader<T>(request: &mut Request<T>) {
 }
 
 fn silent(seat: &Seat) -> Status {
-    Status::unavailable(format!("{} does not answer", seat.url()))
+    Status::unavailable(format!("{} stopped answering", seat.url()))
+}
+
+fn late(seat: &Seat, begun: Instant) -> Status {
+    Status::deadline_exceeded(format!(
+        "request timed out: no answer from {} within {} ms",
+        seat.url(),
+        begun.elapsed().as_millis()
+    ))
+}
+
+fn not_connected(status: &Status) -> Option<&greeting::NotConnected> {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Says why there was no connection, where the transport only says that there was none.
+fn plain(status: Status) -> Status {
+    let Some(why) = not_connected(&status).map(ToString::to_string) else {
+        return status;
+    };
+    let mut plain = Status::unavailable(why);
+    plain.set_source(std::sync::Arc::new(status));
+    plain
 }
 
 /// The request never left: no connection, or the member refused it before it looked at it.
@@ -176,23 +221,7 @@ fn not_sent(status: &Status) -> bool {
     if status.code() == Code::Unavailable && status.message() == "etcdserver: no leader" {
         return true;
     }
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.to_string().contains("tcp connect error") {
-            return true;
-        }
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
-            if matches!(
-                error.kind(),
-                ConnectionRefused | HostUnreachable | NetworkUnreachable
-            ) {
-                return true;
-            }
-        }
-        cause = error.source();
-    }
-    false
+    not_connected(status).is_some()
 }
 
 /// Another endpoint, or this one a moment later, may answer. A broken connection shows as Unknown or Cancelled too.
@@ -208,6 +237,10 @@ fn unreachable(status: &Status) -> bool {
     !status.message().starts_with("etcdserver:")
         && matches!(
             status.code(),
-            Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal
+            Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::Internal
         )
 }

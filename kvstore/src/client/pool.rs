@@ -11,9 +11,9 @@ use tokio::task::AbortHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::Status;
 
+use super::greeting::{Connector, Line};
 use crate::pb::etcd;
 
-const CONNECT_WAIT: Duration = Duration::from_millis(500);
 const PROBE_AFTER: Duration = Duration::from_millis(500);
 const PROBE_WAIT: Duration = Duration::from_millis(900);
 /// How long an endpoint that failed is asked last.
@@ -27,6 +27,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A connection that opens when it is first used. `host:port` means http.
 pub fn channel(url: &str) -> Result<Channel, Status> {
+    Ok(wire(url)?.channel)
+}
+
+/// A channel, and whether it is connected.
+#[derive(Clone)]
+struct Wire {
+    channel: Channel,
+    line: Line,
+}
+
+fn wire(url: &str) -> Result<Wire, Status> {
     let full = if url.contains("://") {
         url.to_string()
     } else {
@@ -37,17 +48,17 @@ pub fn channel(url: &str) -> Result<Channel, Status> {
             "{url:?} is not an endpoint: write http://HOST:PORT"
         ))
     })?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_WAIT)
-        .tcp_nodelay(true)
+    let line = Line::default();
+    let channel = endpoint
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .connect_lazy())
+        .connect_with_connector_lazy(Connector { line: line.clone() });
+    Ok(Wire { channel, line })
 }
 
 struct Place {
     url: String,
-    channel: Mutex<Channel>,
+    wire: Mutex<Wire>,
     avoid_until: Mutex<Option<Instant>>,
     heard: Mutex<Instant>,
     users: watch::Sender<usize>,
@@ -62,8 +73,8 @@ impl Place {
     /// Gives up the connection: whoever waits on it is told, and the next call opens another.
     fn lose(&self) {
         self.fail();
-        if let Ok(fresh) = channel(&self.url) {
-            *lock(&self.channel) = fresh;
+        if let Ok(fresh) = wire(&self.url) {
+            *lock(&self.wire) = fresh;
         }
         self.losses.send_modify(|count| *count += 1);
     }
@@ -82,7 +93,7 @@ impl Place {
             tokio::time::sleep(PROBE_AFTER / 5).await;
             let asked = Instant::now();
             let mut client =
-                etcd::maintenance_client::MaintenanceClient::new(lock(&self.channel).clone());
+                etcd::maintenance_client::MaintenanceClient::new(lock(&self.wire).channel.clone());
             let answer =
                 tokio::time::timeout(PROBE_WAIT, client.status(etcd::StatusRequest {})).await;
             let answered = match answer {
@@ -114,7 +125,15 @@ impl Seat {
     }
 
     pub fn channel(&self) -> Channel {
-        lock(&self.place.channel).clone()
+        lock(&self.place.wire).channel.clone()
+    }
+
+    /// A channel, and a question that it answers with yes when certainly nothing was sent on it since now.
+    pub fn watched_channel(&self) -> (Channel, impl Fn() -> bool) {
+        let Wire { channel, line } = lock(&self.place.wire).clone();
+        let before = line.state();
+        let untouched = move || before % 2 == 0 && line.state() == before;
+        (channel, untouched)
     }
 
     /// Returns when the endpoint has been found silent.
@@ -191,16 +210,16 @@ impl Pool {
         let mut next = Vec::with_capacity(endpoints.len());
         let mut fresh = Vec::new();
         for url in endpoints {
-            fresh.push((url.clone(), channel(url)?));
+            fresh.push((url.clone(), wire(url)?));
         }
-        for (url, channel) in fresh {
+        for (url, wire) in fresh {
             if let Some(at) = places.iter().position(|probed| probed.place.url == url) {
                 next.push(places.swap_remove(at));
                 continue;
             }
             let place = Arc::new(Place {
                 url,
-                channel: Mutex::new(channel),
+                wire: Mutex::new(wire),
                 avoid_until: Mutex::new(None),
                 heard: Mutex::new(Instant::now()),
                 users: watch::Sender::new(0),

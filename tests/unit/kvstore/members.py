@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 
@@ -23,14 +20,15 @@ def free_port() -> int:
 
 
 class Cluster:
-    """Some members as processes; `endpoints[i]` belongs to `processes[i]`."""
+    """Some members as processes; `endpoints[i]` belongs to `processes[i]`. They may not serve yet: a client waits."""
 
-    def __init__(self, folder: Path, count: int = 1) -> None:
-        etcd = os.environ.get("ETCD") or shutil.which("etcd")
+    def __init__(self, folder: Path, count: int = 1, *, ours: bool = False) -> None:
+        etcd = None if ours else os.environ.get("ETCD") or shutil.which("etcd")
         command = [etcd] if etcd else [sys.executable, "-m", "kvstore"]
         ports = [(free_port(), free_port()) for _ in range(count)]
         initial = ",".join(f"m{at}=http://127.0.0.1:{peer}" for at, (_, peer) in enumerate(ports))
         self.endpoints = [f"http://127.0.0.1:{client}" for client, _ in ports]
+        self._commands: list[tuple[list[str], Path]] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         for at, (client, peer) in enumerate(ports):
             urls = [f"--{kind}-client-urls=http://127.0.0.1:{client}" for kind in ("listen", "advertise")]
@@ -39,25 +37,22 @@ class Cluster:
             ]
             flags = [f"--name=m{at}", f"--data-dir={folder}/m{at}", f"--initial-cluster={initial}"]
             flags += ["--heartbeat-interval=50", "--election-timeout=500", *urls]
-            log = (folder / f"m{at}.log").open("wb")
-            self.processes.append(subprocess.Popen([*command, *flags], stdout=log, stderr=log))
-            log.close()
-        for client, _ in ports:
-            self._await(client)
+            self._commands.append(([*command, *flags], folder / f"m{at}.log"))
+            self.processes.append(self._run(at))
 
-    @staticmethod
-    def _await(port: int) -> None:
-        """A member is ready once it is healthy, which needs a leader; an open port alone says little."""
-        end = time.monotonic() + 30
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-                    if json.load(answer)["health"] == "true":
-                        return
-            except (OSError, ValueError):
-                if time.monotonic() > end:
-                    raise
-            time.sleep(0.05)
+    def _run(self, at: int) -> subprocess.Popen[bytes]:
+        command, path = self._commands[at]
+        with path.open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def kill(self, at: int) -> None:
+        """End one member at once."""
+        self.processes[at].kill()
+        self.processes[at].wait()
+
+    def restart(self, at: int) -> None:
+        """Start a killed member again on its data."""
+        self.processes[at] = self._run(at)
 
     def close(self) -> None:
         """End what was started."""

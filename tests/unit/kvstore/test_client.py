@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -76,7 +77,10 @@ async def test_leases(client: Client) -> None:
 
 async def test_members_and_status(client: Client, cluster: Cluster) -> None:
     members = await client.member_list()
-    assert {one.name for one in members.members} == {"m0", "m1", "m2"}
+    async with asyncio.timeout(10):
+        while {one.name for one in members.members} != {"m0", "m1", "m2"}:  # each tells its name once it runs
+            await asyncio.sleep(0.05)
+            members = await client.member_list()
     status = await client.status(cluster.endpoints[0])
     assert status.member_id in {one.id for one in members.members} and status.leader
 
@@ -124,6 +128,59 @@ async def test_nobody_there() -> None:
 async def test_a_dead_endpoint_is_passed_over_by_writes(cluster: Cluster) -> None:
     async with Client([f"http://127.0.0.1:{free_port()}", *cluster.endpoints]) as client:
         await client.put(b"f", b"1")
+
+
+async def test_a_port_that_only_accepts_is_passed_over_and_gets_no_write(cluster: Cluster) -> None:
+    """A member that starts has its port open before it serves; what is sent there may be carried out later."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        async with Client([url, *cluster.endpoints]) as client:
+            await client.put(b"deaf", b"1")
+            assert (await client.get(b"deaf")).kvs[0].version == 1
+        async with Client([url], timeout=2) as client:
+            begin = time.monotonic()
+            with pytest.raises(Unavailable, match="does not serve"):
+                await client.put(b"deaf", b"2")
+            assert 1.9 < time.monotonic() - begin < 4
+        deaf.settimeout(1)
+        heard, _ = deaf.accept()
+        with heard:
+            preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            assert heard.recv(1 << 16) == preface + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "etcd"])
+async def test_calls_wait_for_a_leader_and_say_when_there_is_none(tmp_path: Path, ours: bool) -> None:
+    """Two of three members die: a call tries until its time is over, and one with time enough sees the leader come."""
+    cluster = Cluster(tmp_path, 3, ours=ours)
+    try:
+        async with Client(cluster.endpoints, timeout=30) as client:
+            await client.put(b"k", b"1")
+        for at in (1, 2):
+            cluster.kill(at)
+        async with Client(cluster.endpoints, timeout=3) as client, asyncio.timeout(10):
+            seen = ""
+            while "no leader" not in seen:  # what is under way when the leader goes may also time out
+                begin = time.monotonic()
+                with pytest.raises(Unavailable) as caught:
+                    await client.put(b"k", b"lost")
+                seen = str(caught.value)
+            assert seen == "etcdserver: no leader" and 2.9 < time.monotonic() - begin < 4.5
+            with pytest.raises(Unavailable, match="etcdserver: no leader"):
+                await client.get(b"k")
+            assert (await client.get(b"k", serializable=True)).kvs[0].value == b"1"
+        async with Client(cluster.endpoints, timeout=30) as client:
+            before = (await client.get(b"k", serializable=True)).header.revision
+            put = asyncio.create_task(client.put(b"later", b"1"))
+            await asyncio.sleep(0.5)
+            assert not put.done()
+            cluster.restart(1)
+            done = await put
+            assert (await client.get(b"later")).kvs[0].version == 1 and done.header.revision > before
+    finally:
+        cluster.close()
 
 
 async def test_a_stopped_member_is_left_without_gap_or_repeat(cluster: Cluster) -> None:
