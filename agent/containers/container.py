@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.containers import rootfs, security
+from agent.containers.image_settings import environment, exposed
 from agent.containers.launch import Launcher, LaunchError, Places
 from agent.containers.naming import NAME, new_id, new_name
-from agent.containers.records import Record, Records
+from agent.containers.records import Record, Records, registered
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.images.store import Image, ImageError, Images
 from agent.interfaces import ContainerRecord
@@ -25,11 +26,9 @@ from agent.network.addresses import AddressError
 from agent.network.bridge import Bridge
 from agent.network.nft import NftError
 from agent.network.published import PortError
-from agent.units.docker_line import ContainerOptions
 from agent.units.errors import BadValue
 from agent.units.values import signal
 
-DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STOP_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 10.0
 LOST_CODE = 255
@@ -89,6 +88,9 @@ class Containers:
             log.warning("%s", complaint)
         for record in list(self._records.all()):
             life = self._lives[record.id] = _Life(record)
+            if record.options.remove and record.boot != self._boot:
+                await self._drop(life)
+                continue
             if record.state != "running":
                 if record.state == "exited":
                     life.ended.set()
@@ -135,6 +137,9 @@ class Containers:
         if not NAME.match(name):
             raise ContainerFailure(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
         for life in self._lives.values():
+            if life.record.name == name and wanted.unit == life.record.unit != "" and not life.record.started:
+                await self._drop(life)  # made, but never saved by the unit: fleetd was killed in between
+                break
             if life.record.name == name:
                 raise Conflict(
                     f'Conflict. The container name "/{name}" is already in use by container "{life.record.id}".'
@@ -158,7 +163,7 @@ class Containers:
             image=image.id,
             options=replace(options, labels=labels),
             args=head + tail,
-            env=_environment(settings.get("Env") or (), options, container),
+            env=environment(settings.get("Env") or (), options, container),
             user=options.user or settings.get("User") or "",
             directory=options.working_directory or settings.get("WorkingDir") or "",
             stop_signal=options.stop_signal or settings.get("StopSignal") or "TERM",
@@ -166,7 +171,8 @@ class Containers:
             created=time.time(),
             unit=wanted.unit,
             cgroup_parent=wanted.cgroup_parent,
-            exposed=_exposed(settings, options),
+            boot=self._boot,
+            exposed=exposed(settings, options),
         )
         self._records.save(record)
         self._lives[container] = _Life(record)
@@ -294,6 +300,11 @@ class Containers:
         life.removed.set()
         await self._tell("destroy", life.record)
 
+    async def _drop(self, life: _Life) -> None:
+        """Remove one that surely does not run: nobody is left who waits for its code."""
+        life.record = replace(life.record, state="exited")
+        await self.remove(life.record.id, force=True, volumes=True)
+
     async def attach(self, container: str) -> Attachment:
         """Its streams; of one that is not started, from its very beginning (this waits for the start)."""
         life = self._life(container)
@@ -366,7 +377,7 @@ class Containers:
             with contextlib.suppress(asyncio.QueueFull):
                 queue.put_nowait(ContainerEvent(action, record, time.time()))
         if self._report is not None and action == "start":
-            await self._report([_registered(record)], [])
+            await self._report([registered(record)], [])
         elif self._report is not None and action == "die":
             await self._report([], [record.id])
 
@@ -380,31 +391,3 @@ class Containers:
             return self.images.resolve(reference)
         except ImageError as error:
             raise ContainerFailure(str(error)) from error
-
-
-def _registered(record: Record) -> ContainerRecord:
-    ports = {
-        f"{port.container_port}/{port.protocol}": f"{port.host_ip or '0.0.0.0'}:{port.host_port}"
-        for port in record.ports
-    }
-    return ContainerRecord(
-        record.id, record.name, record.options.image, record.unit or None, record.address, ports, record.started
-    )
-
-
-def _environment(image: Sequence[str], options: ContainerOptions, container: str) -> tuple[str, ...]:
-    found = {"PATH": DEFAULT_PATH.partition("=")[2], "HOSTNAME": options.hostname or container[:12]}
-    if options.tty:
-        found["TERM"] = "xterm"
-    for item in image:
-        name, _, value = item.partition("=")
-        found[name] = value
-    found.update({name: value for name, value in options.env if value is not None})
-    found.setdefault("HOME", "/root" if options.user in ("", "root", "0") else "/")
-    return tuple(f"{name}={value}" for name, value in found.items())
-
-
-def _exposed(settings: object, options: ContainerOptions) -> tuple[str, ...]:
-    found = dict.fromkeys(settings.get("ExposedPorts") or ()) if isinstance(settings, dict) else {}
-    found.update(dict.fromkeys(f"{number}/{kind}" for number, kind in options.expose))
-    return tuple(found)

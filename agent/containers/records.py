@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from agent.interfaces import ContainerRecord
 from agent.units.docker_line import ContainerOptions, Health, Link, Mount, PublishedPort, Ulimit
 
 FORMAT = 1
@@ -38,7 +39,7 @@ class Record:
     state: str = "created"
     """created, running or exited."""
     boot: str = ""
-    """The boot that it was started in."""
+    """The boot that it was made or last started in."""
     pid: int = 0
     address: str = ""
     ports: tuple[PublishedPort, ...] = ()
@@ -47,6 +48,17 @@ class Record:
     finished: float = 0.0
     code: int = 0
     error: str = ""
+
+
+def registered(record: Record) -> ContainerRecord:
+    """What the cluster is told of a container."""
+    ports = {
+        f"{port.container_port}/{port.protocol}": f"{port.host_ip or '0.0.0.0'}:{port.host_port}"
+        for port in record.ports
+    }
+    return ContainerRecord(
+        record.id, record.name, record.options.image, record.unit or None, record.address, ports, record.started
+    )
 
 
 class Records:
