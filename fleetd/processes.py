@@ -20,7 +20,7 @@ log = logging.getLogger("fleetd.processes")
 
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 5.0
-STEADY_S = 10.0
+STEADY_S = 3.0
 
 
 def start_time(pid: int) -> int | None:
