@@ -20,6 +20,8 @@ class Unplace:
 
     unit: str
     machine: str
+    lost: bool = False
+    """The machine is thought dead; should it be back by now, this must not happen without a new look."""
 
 
 @dataclass(frozen=True)

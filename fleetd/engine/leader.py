@@ -54,6 +54,7 @@ class Engine:
                 await self._term()
             except* Deposed as over:
                 log.info("The engine's term is over: %s", over.exceptions[0])
+                await asyncio.sleep(RETRY_S)
             except* StoreError as error:
                 log.warning("The engine lost the store: %s", error.exceptions[0])
                 await asyncio.sleep(RETRY_S)

@@ -197,7 +197,7 @@ class Planner:
 
     def _unplace(self, unit: str, machine: str) -> Decision:
         self.snapshot.unplace(unit, machine)
-        return Unplace(unit, machine)
+        return Unplace(unit, machine, lost=machine not in self.snapshot.present)
 
     def _explain(self, unit: str, reason: str) -> list[Decision]:
         if reason:

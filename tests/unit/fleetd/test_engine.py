@@ -11,8 +11,9 @@ import pytest
 
 from fleetd.engine import Engine
 from fleetd.engine.commit import Deposed, commit
-from fleetd.engine.decisions import Explain
+from fleetd.engine.decisions import Explain, Place, Unplace
 from fleetd.registry import Registry, keys
+from fleetd.registry.records import Placed
 from kvstore.client import Client
 from tests.unit.fleetd.world import Member, members, store, until
 
@@ -118,4 +119,21 @@ async def test_another_engine_takes_over_and_the_old_one_s_writes_fail(url: str)
             with pytest.raises(Deposed):
                 await commit(client, term, [(Explain("x.service", "still"),)])
         assert await Registry(client, "a").reason("x.service") != "still"
+    await client.close()
+
+
+async def test_nothing_is_taken_from_a_machine_that_came_back_after_the_plan(url: str) -> None:
+    client = Client([url])
+    await client.put(keys.LEADER, b"{}")
+    term = (await client.get(keys.LEADER)).kvs[0].create_revision
+    here, there = (Placed("x.service", machine, "f", "launched") for machine in "ab")
+    await commit(client, term, [(Place(here),)])
+    move = [(Unplace("x.service", "a", lost=True), Place(there))]
+    await Registry(client, "a").announce("boot", "10.0.0.1", (await client.lease_grant(60)).id)
+    with pytest.raises(Deposed):
+        await commit(client, term, move)
+    assert [placed.machine for placed in await Registry(client, "a").placements()] == ["a"]
+    await client.delete(keys.presence("a"))
+    await commit(client, term, move)
+    assert [placed.machine for placed in await Registry(client, "a").placements()] == ["b"]
     await client.close()

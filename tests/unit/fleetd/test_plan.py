@@ -264,10 +264,10 @@ def test_batches_keep_groups_whole_and_keys_single() -> None:
         return (Unplace(unit, "a"), Place(Placed(unit, "b", "f", "launched")), Explain(unit, ""))
 
     packed = list(batches([move(f"x{i}") for i in range(100)], limit=10))
-    assert all(len(batch) == 9 for batch in packed[:-1])
-    assert sum(len(batch) for batch in packed) == 300
+    assert all(len(batch.writes) == 9 for batch in packed[:-1])
+    assert sum(len(batch.writes) for batch in packed) == 300
     twice = list(batches([(Alarm("x"),), (Alarm(""),)], limit=10))
-    assert [next(iter(batch.values())) is None for batch in twice] == [False, True]
+    assert [next(iter(batch.writes.values())) is None for batch in twice] == [False, True]
 
 
 def test_glob_index_agrees_with_trying_all() -> None:
