@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from agent.identity import IdentityError
-from fleetd.bootstrap import RecordError, forget_pledge
+from fleetd.bootstrap import RecordError, Twin, forget_pledge
 from fleetd.config import Config, ConfigError, load
 
 USAGE = 2
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(forget_pledge(config.data_dir / "cluster.json"))
             else:
                 asyncio.run(_until_told(config))
-    except* (AlreadyRunning, RecordError, IdentityError, OSError) as group:
+    except* (AlreadyRunning, RecordError, Twin, IdentityError, OSError) as group:
         for line in _sentences(group):
             print(f"fleetd: {line}", file=sys.stderr)
         failed = FAILURE

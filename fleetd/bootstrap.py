@@ -32,6 +32,10 @@ class RecordError(Exception):
     """The record can't be used; the text says what to do."""
 
 
+class Twin(Exception):
+    """Another live machine has this machine's id; the text says where and what to do."""
+
+
 def read_record(path: Path) -> Record:
     """The record on disk, or a fresh one. Raises RecordError when it is damaged or newer than this program."""
     try:
@@ -84,6 +88,9 @@ class Bootstrap:
         self.seen: dict[str, Peer] = {}
         self._granted: set[str] = set()
         self._asking = False
+        self._twin = ""
+        self._strangers: dict[str, str] = {}
+        """Address -> why its machine is left out."""
         self.why = "starting"
         """What forming waits for; status shows it."""
         self.changed = asyncio.Event()
@@ -102,11 +109,19 @@ class Bootstrap:
     async def ask(self, address: str) -> Peer | None:
         """What the machine at `address` says it is; None for silence, another cluster's name, or ourselves."""
         answer = await self._clients.hello(address, self._hello_request())
-        if answer is None or answer.cluster_name != self._config.cluster_name or answer.version != VERSION:
+        self._strangers.pop(address, None)
+        if answer is None:
+            return None
+        if answer.cluster_name != self._config.cluster_name or answer.version != VERSION:
+            self._strangers[address] = (
+                f"belongs to '{answer.cluster_name}'"
+                if answer.version == VERSION
+                else f"speaks version {answer.version} of the node protocol, this one {VERSION}"
+            )
             return None
         if answer.machine_id == self._me:
             if answer.boot != self._boot and address != self._config.node_address:
-                log.error("the machine at %s has this machine's id %s: give one of them another", address, self._me)
+                self._meet_twin(address, answer)
             return None
         return Peer(
             answer.machine_id,
@@ -116,6 +131,14 @@ class Bootstrap:
             answer.bootstrap_expect,
             tuple(answer.store_endpoints),
         )
+
+    def _meet_twin(self, address: str, answer: pb.HelloResponse) -> None:
+        """Note that this machine must give way; of two that have no place yet the one with the higher boot id does."""
+        formed = self.record.phase == "member"
+        if not formed and (answer.cluster_id or answer.boot < self._boot):
+            self._twin = address
+        else:
+            log.error("the machine at %s has this machine's id %s, and will not be let in", address, self._me)
 
     def addresses(self) -> set[str]:
         """Where to ask: what mDNS found and what the user named."""
@@ -128,6 +151,11 @@ class Bootstrap:
         answers = await asyncio.gather(*(self.ask(address) for address in asked))
         self.seen = {peer.machine_id: peer for peer in answers if peer is not None}
         self._granted &= self.seen.keys()
+        if self._twin:
+            raise Twin(
+                f"the machine at {self._twin} has this machine's id, {self._me}: give this one another "
+                "(in /etc/machine-id or with --machine-id-file) and start fleetd again"
+            )
         return self.seen
 
     async def form(self) -> Record:
@@ -154,7 +182,8 @@ class Bootstrap:
                     if len(self._granted) >= self._config.bootstrap_expect - 1:
                         continue
                 case Wait(why):
-                    self._say(why)
+                    left_out = [f"{address} {what}" for address, what in sorted(self._strangers.items())]
+                    self._say("; ".join([why, *left_out]))
             self.changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S):

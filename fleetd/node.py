@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import shutil
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from agent.discovery import Discovery
 from agent.dockerapi.server import DockerApi
 from agent.supervisor import Supervisor, this_host
 from fleetd import store
+from fleetd.accepting import Accepting
 from fleetd.api.server import ApiServer
 from fleetd.bootstrap import Bootstrap
 from fleetd.config import NODE_PORT, Config
@@ -72,6 +72,7 @@ class Node:
             config.data_dir / "journal", self.machine_id, self.boot, self._registry, self._clients, NODE_PORT
         )
         self._answers = PeerAnswers(config, self.machine_id, self.boot, self._bootstrap, self._journals.here)
+        self._accepting = Accepting(self._client, self._waiting, self._bootstrap.addresses)
         self._containers = Containers(config.data_dir, config.run_dir, self.boot, self._link.report_containers)
         self._supervisor = Supervisor(
             self._link,
@@ -97,7 +98,21 @@ class Node:
             await self._client.close()
 
     def _api(self) -> ApiServer:
-        return ApiServer(self._config.api_socket, self._registry, journal=self._journals.anywhere, status=self.status)
+        return ApiServer(
+            self._config.api_socket,
+            self._registry,
+            journal=self._journals.anywhere,
+            status=self.status,
+            joined=self._waiting,
+            accepts=self._accepting.why_not,
+        )
+
+    def _waiting(self) -> str:
+        """A sentence why this machine is of no use to a client yet, or ''."""
+        if self._answers.voters is not None:
+            return ""
+        formed = self._bootstrap.record.phase == "member"
+        return f"This machine {'does not reach its' if formed else 'is in no'} cluster yet: {self._bootstrap.why}."
 
     async def _agent(self) -> None:
         """Units and containers need no cluster to go on: they are taken over before anybody is asked."""
@@ -136,6 +151,7 @@ class Node:
             tasks.create_task(self._whereabouts.run(), name="whereabouts")
         await self._store_answers()
         if record.phase == "founding":
+            await self._expect_voters(founding=True)
             self._bootstrap.save(phase="member", initial_state="existing")
             record = self._bootstrap.record
             if self._store is not None:
@@ -148,8 +164,22 @@ class Node:
         tasks.create_task(self._presence.run(self._has_lease), name="presence")
         if not self._config.kv_endpoints and record.role == "voter":
             tasks.create_task(voters.promote(self.machine_id), name="promotion")
+        tasks.create_task(self._expect_voters(), name="expected voters")
+        tasks.create_task(self._accepting.run(), name="accepting")
         tasks.create_task(Engine(self._client, self.machine_id, booted=booted).run(), name="engine")
         log.info("machine %s is up in cluster %s", self.machine_id, record.cluster_id)
+
+    async def _expect_voters(self, *, founding: bool = False) -> None:
+        """The founder says how many voters units wait for; started with a smaller --bootstrap-expect, it says less."""
+        while True:
+            try:
+                await self._accepting.expect(
+                    min(self._config.bootstrap_expect, self._config.voters), self.machine_id, founding=founding
+                )
+                return
+            except StoreError as error:
+                log.debug("can't write how many voters are expected: %s", error)
+                await asyncio.sleep(STORE_RETRY_S)
 
     def _store_program(self) -> Program:
         record = self._bootstrap.record
@@ -222,9 +252,13 @@ class Node:
             "cluster_id": record.cluster_id,
             "role": record.role if record.phase == "member" else "",
             "phase": record.phase,
-            "why": "" if self._answers.voters is not None else self._bootstrap.why,
-            "engine": "",
+            "why": self._waiting(),
+            "accepts_units": False,
         }
-        with contextlib.suppress(StoreError):
-            known["engine"] = await self._registry.engine_leader()
+        if not known["why"]:
+            try:
+                known["why"] = await self._accepting.why_not()
+                known["accepts_units"] = not known["why"]
+            except StoreError as error:
+                known["why"] = f"The store does not answer: {error}"
         return known

@@ -39,7 +39,7 @@ def up(
     folder: Annotated[Path | None, typer.Option("--dir", help="Where the machines' data lies.")] = None,
     daemon: Annotated[str, typer.Option("--daemon", help="Run this command instead of fleetd.")] = "",
     hold: Annotated[list[str] | None, typer.Option("--hold", help="A machine that stays off for now.")] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until each fleetd answers.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the cluster takes units.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
 ) -> None:
     """Make a lab and power its machines on. Arguments after `--` go to every fleetd."""
@@ -51,7 +51,7 @@ def up(
             lab.start(one)
             print(f"{one} is on: {lab.machines[one].address}, {time.monotonic() - begin:.2f} s", flush=True)
     if wait and not daemon:
-        _wait_ready(lab, started, timeout)
+        _wait_ready(lab, started, timeout, formed=not hold)
 
 
 @app.command(context_settings=PASSING)
@@ -159,14 +159,20 @@ def down(
         print(f"lab {one} is gone" if removed else f"there is no lab {one!r}")
 
 
-def _wait_ready(lab: Lab, started: list[str], timeout: float) -> None:
+def _wait_ready(lab: Lab, started: list[str], timeout: float, *, formed: bool) -> None:
+    """Until each fleetd answers, and with `formed` until it says that it waits for nothing more."""
     end = time.monotonic() + timeout
     waiting = {one: lab.machine(one) for one in started}
-    while waiting := {one: machine for one, machine in waiting.items() if not labs.answers(machine)}:
+    while waiting := {one: machine for one, machine in waiting.items() if not _is_ready(machine, formed)}:
         if time.monotonic() > end:
+            why = "; ".join(f"{one}: {labs.waits_for(machine)}" for one, machine in waiting.items())
             logs = ", ".join(str(machine.log) for machine in waiting.values())
-            raise LabError(f"no fleetd answers on {', '.join(waiting)} after {timeout:.0f} s; see {logs}")
+            raise LabError(f"no cluster after {timeout:.0f} s. {why}\nThe logs: {logs}")
         time.sleep(READY_POLL_S)
+
+
+def _is_ready(machine: machines.Machine, formed: bool) -> bool:
+    return labs.answers(machine) and not (formed and labs.waits_for(machine))
 
 
 def main() -> None:

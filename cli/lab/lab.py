@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import ipaddress
 import json
 import os
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agent.cgroups import Cgroup
 from cli.lab import machine as machines
@@ -28,6 +31,7 @@ STATE_DIR = Path("/run/fleet-lab")
 DATA_DIR = Path("/var/lib/fleet-lab")
 MAX_MACHINES = 99
 FIRST_HOST = 10
+API_TIMEOUT_S = 1.0
 SOCKET = "fleet.sock"
 """In a machine's /run when its fleetd answers."""
 
@@ -189,6 +193,41 @@ def answers(machine: Machine) -> bool:
     """Tell whether the machine's fleetd has its socket."""
     pid = machine.pid()
     return pid is not None and Path(f"/proc/{pid}/root/run/{SOCKET}").exists()
+
+
+def waits_for(machine: Machine) -> str:
+    """What the machine's fleetd says it waits for before the cluster takes units; '' when it does."""
+    pid = machine.pid()
+    status = ask(pid, "/fleetd/v1/status") if pid is not None else None
+    if status is None:
+        return "fleetd does not answer"
+    return str(status.get("why", ""))
+
+
+def ask(pid: int, path: str, timeout: float = API_TIMEOUT_S) -> dict[str, Any] | None:
+    """GET of the fleet API on the machine with this pid 1; None without a JSON object within `timeout` seconds."""
+    connection = _Local(f"/proc/{pid}/root/run/{SOCKET}", timeout)
+    try:
+        connection.request("GET", path)
+        found = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return found if isinstance(found, dict) else None
+
+
+class _Local(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def _recorded(name: str) -> list[Machine]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
 import subprocess
 import sys
 import time
 from typing import Any
 
 from cli.lab import switch
-from cli.lab.lab import SOCKET, Lab, answers
+from cli.lab.lab import API_TIMEOUT_S, Lab, answers, ask, waits_for
 from cli.lab.machine import CODE_ROOT
 
 CLIENT_PORT = 2379
 ASK_TIMEOUT_S = 5.0
-ENGINE_TIMEOUT_S = 1.0
 
 
 def of(lab: Lab) -> dict[str, Any]:
@@ -32,7 +28,8 @@ def of(lab: Lab) -> dict[str, Any]:
                 "machine_id": one.machine_id(),
                 "pid": pid,
                 "daemon_pid": one.daemon_pid(),
-                "answers": answers(one),
+                "answers": (there := answers(one)),
+                "waits_for": waits_for(one) if there else "",
                 "client_url": f"http://{one.address}:{CLIENT_PORT}",
                 "cut": lab.cuts.get(one.name),
                 "log": str(one.log),
@@ -60,7 +57,8 @@ def table(found: dict[str, Any]) -> str:
         rows.append([str(cell or "-") for cell in (*cells, ",".join(leads))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    notes = [f"{one['name']}: {one['waits_for']}" for one in found["machines"] if one["waits_for"]]
+    return "\n".join([*(line.rstrip() for line in lines), *notes])
 
 
 def _store_leader(lab: Lab, urls: list[str]) -> str:
@@ -78,27 +76,8 @@ def _engine_leader(pids: list[int]) -> str:
     """Ask the first fleetd that answers, by its own socket."""
     end = time.monotonic() + ASK_TIMEOUT_S
     for pid in pids:
-        connection = _Local(f"/proc/{pid}/root/run/{SOCKET}", min(ENGINE_TIMEOUT_S, end - time.monotonic()))
-        try:
-            connection.request("GET", "/fleetd/v1/status")
-            leader = json.loads(connection.getresponse().read())["engineLeader"]
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-            leader = ""
-        finally:
-            connection.close()
-        if leader or time.monotonic() > end - ENGINE_TIMEOUT_S:
+        status = ask(pid, "/fleetd/v1/status", min(API_TIMEOUT_S, end - time.monotonic())) or {}
+        leader = status.get("engineLeader", "")
+        if leader or time.monotonic() > end - API_TIMEOUT_S:
             return str(leader)
     return ""
-
-
-class _Local(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiohttp import web
 from fleetd.api.paging import page
 from fleetd.model import MachineEntity
 from fleetd.registry import Registry
+from kvstore.errors import StoreError
 
 Status = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -95,6 +97,9 @@ class MachineRoutes:
     async def status(self, request: web.Request) -> web.Response:
         """What the cluster is doing: who leads the engine, its alarm, and what the machine adds."""
         answer: dict[str, Any] = dict(await self._status()) if self._status is not None else {}
-        answer["engineLeader"] = await self._registry.engine_leader()
-        answer["alarm"] = await self._registry.alarm()
+        answer |= {"engineLeader": "", "alarm": ""}
+        if answer.get("phase", "member") == "member":
+            with contextlib.suppress(StoreError):
+                answer["engineLeader"] = await self._registry.engine_leader()
+                answer["alarm"] = await self._registry.alarm()
         return web.json_response(answer)

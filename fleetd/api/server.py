@@ -8,10 +8,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from fleetd.api.errors import errors
+from fleetd.api.errors import Joined, always, errors
 from fleetd.api.machines import MachineRoutes, Status
 from fleetd.api.streams import Journal, StreamRoutes
-from fleetd.api.units import UnitRoutes
+from fleetd.api.units import Accepts, UnitRoutes
 from fleetd.registry import Registry
 
 SOCKET_MODE = 0o660
@@ -21,7 +21,8 @@ SHUTDOWN_S = 1.0
 
 
 class ApiServer:
-    """Serves the fleet API v1 and ours. `journal` and `status` are the machine's hooks; `more` are others' routes."""
+    """Serves the fleet API v1 and ours. `journal` and `status` are the machine's hooks; `joined` says why the machine
+    is in no cluster yet, `accepts` why the cluster takes no units yet, '' for none; `more` are others' routes."""
 
     def __init__(
         self,
@@ -30,11 +31,13 @@ class ApiServer:
         *,
         journal: Journal | None = None,
         status: Status | None = None,
+        joined: Joined = always,
+        accepts: Accepts | None = None,
         more: Sequence[web.RouteDef] = (),
     ) -> None:
         self._socket = socket
-        app = web.Application(middlewares=[errors], client_max_size=BODY_LIMIT)
-        app.add_routes(UnitRoutes(registry).routes())
+        app = web.Application(middlewares=[errors(joined)], client_max_size=BODY_LIMIT)
+        app.add_routes(UnitRoutes(registry, accepts).routes())
         app.add_routes(MachineRoutes(registry, status).routes())
         app.add_routes(StreamRoutes(registry, journal).routes())
         app.add_routes(more)

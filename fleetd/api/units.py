@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -17,6 +17,8 @@ from fleetd.model import UnitEntity, UnitOption, UnitRequest, UnitStateEntity
 from fleetd.registry import Registry
 from fleetd.registry.records import Desired, Placed, Wish
 from fleetd.registry.registry import PlacedState
+
+Accepts = Callable[[], Awaitable[str]]
 
 TEXT_LIMIT = 1_400_000
 """Bytes of a unit file; with its record around it it must fit the store's 1.5 MiB."""
@@ -57,8 +59,9 @@ def current_state(wish: Wish, placed: Iterable[Placed], states: Mapping[str, Pla
 class UnitRoutes:
     """/fleet/v1/units and /fleet/v1/state."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, accepts: Accepts | None = None) -> None:
         self._registry = registry
+        self._accepts = accepts
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -126,6 +129,8 @@ class UnitRoutes:
     async def put_unit(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         asked = await self._asked(request, name)
+        if self._accepts is not None and (why := await self._accepts()):
+            raise ApiError(503, why)
         text = asked.text if asked.text is not None else text_of(asked.options or [])
         if not text:
             if await self._registry.set_desired(name, asked.desired_state) is None:

@@ -62,6 +62,7 @@ RETURNS = ROOT + b"returns/"
 REASONS = ROOT + b"reasons/"
 LEADER = ROOT + b"engine/leader"
 ALARM = ROOT + b"engine/alarm"
+VOTERS = ROOT + b"cluster/voters"
 
 
 def file(digest: str) -> bytes:

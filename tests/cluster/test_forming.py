@@ -1,0 +1,195 @@
+"""Machines become one cluster, whatever is late or dies on the way, and say who is missing until they are.
+
+The moments between a promise and a founding are short: the tests watch the machines' own files for them and cut the
+power at once. Where a kill comes too late for the moment, the cluster must form all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.lab import machine as machines
+from cli.lab.lab import Lab as Record
+from tests.lab import Lab, until
+
+pytestmark = pytest.mark.lab
+
+LATE_S = 20.0
+"""Far beyond every timeout in forming."""
+SLEEPER = "[Service]\nExecStart=/bin/sleep 1000\n"
+
+
+def cluster_file(lab: Lab, name: str) -> dict[str, Any]:
+    """A machine's record of its cluster, empty when it has none."""
+    path = Path(Record.load(lab.name).dir) / name / "data/cluster.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def cut_power(lab: Lab, *names: str) -> None:
+    """As `fleet-lab kill`, without the time that a command takes to start."""
+    record = Record.load(lab.name)
+    machines.kill(*(record.machine(name) for name in names))
+
+
+def answer(lab: Lab, name: str, *command: str) -> str:
+    """What a refused command says; it must be refused."""
+    done = lab.attempt(name, *command)
+    said = done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == 1, said
+    assert "Traceback" not in said
+    return said
+
+
+def one_cluster(lab: Lab, *names: str) -> str:
+    """Wait until these machines are in one cluster that takes units; its id."""
+
+    def formed() -> bool:
+        status = {one["name"]: one for one in lab.status()["machines"]}
+        return all(status[name]["answers"] and not status[name]["waits_for"] for name in names)
+
+    until(f"a cluster of {', '.join(names)}", formed, 60)
+    for name in names:
+        lab.wait_formed(name, len(names))
+    (cluster,) = {str(cluster_file(lab, name)["cluster_id"]) for name in names}
+    return cluster
+
+
+@contextmanager
+def about_to_form(name: str) -> Iterator[tuple[Lab, str, str]]:
+    """A lab whose third machine is off, the machine that will found once it is on, and one that will pledge."""
+    with Lab(name, hold=("m3",)) as lab:
+        until("m1 and m2 see each other", lambda: "2 of 3" in lab.machine("m1")["waits_for"], 30)
+        ids = {name: machine_id for machine_id, name in lab.ids().items()}
+        founder, other = sorted(("m1", "m2"), key=lambda one: ids[one])
+        yield lab, founder, other
+
+
+def when(lab: Lab, name: str, true: Callable[[dict[str, Any]], bool], victim: str) -> bool:
+    """Start m3, and cut the victim's power the moment that a machine's record says so; whether the moment was met."""
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(lab.lab, "start", "m3")
+        end = time.monotonic() + 30
+        while not true(cluster_file(lab, name)):
+            assert time.monotonic() < end, f"{name} never came so far: {lab.log_of(name)}"
+            time.sleep(0.0005)
+        cut_power(lab, victim)
+        start.result()
+    return true(cluster_file(lab, name))
+
+
+def test_late_machines_strangers_and_twins() -> None:
+    with Lab("formlate", hold=("m2", "m3")) as lab:
+        began = time.monotonic()
+        unit = lab.unit_file("late.service", SLEEPER)
+        for command in (("list-machines",), ("start", unit), ("list-units",)):
+            said = answer(lab, "m1", "fleetctl", *command)
+            assert "in no cluster yet: 1 of 3 machines are here" in said
+        lab.lab("start", "m4", "--", "--cluster-name", "other", "--bootstrap-expect", "2")
+        until("m4 sees m1", lambda: "belongs to 'fleet'" in lab.machine("m4")["waits_for"], 20)
+        assert "1 of 2 machines are here" in answer(lab, "m4", "fleetctl", "list-machines")
+        time.sleep(max(0.0, began + LATE_S - time.monotonic()))
+        assert "1 of 3 machines are here" in lab.machine("m1")["waits_for"]
+        assert cluster_file(lab, "m1") == {}
+        begin = time.monotonic()
+        lab.lab("start", "m2")
+        lab.lab("start", "m3")
+        one_cluster(lab, "m1", "m2", "m3")
+        print(f"one cluster {time.monotonic() - begin:.1f} s after the late machines were powered on")
+        lab.on("m1", "fleetctl", "start", unit)
+        assert lab.machine("m4")["waits_for"]
+        lab.lab("kill", "m4")
+
+        # A twin is turned away with a sentence and an exit code, and the cluster goes on.
+        twin = lab.notes / "twin-id"
+        twin.write_text(lab.on("m2", "cat", "/etc/machine-id"))
+        lab.lab("start", "m5", "--", "--machine-id-file", str(twin))
+        words = f"the machine at {lab.machine('m2')['address']}:7480 has this machine's id"
+        until("m5 gives way", lambda: words in lab.log_of("m5"), 20)
+        lab.lab("stop-daemon", "m5")
+        fleetd = ("fleetd", "--insecure", "--listen-address", lab.machine("m5")["address"], "--bootstrap-expect", "3")
+        assert words in answer(lab, "m5", *fleetd, "--machine-id-file", str(twin))
+        assert len(lab.on("m1", "fleetctl", "list-machines", "--no-legend").splitlines()) == 3
+
+        # Units were accepted once: they are for good, however few are left to vote.
+        lab.lab("kill", "m3")
+        lab.on("m1", "fleetctl", "submit", lab.unit_file("after.service", SLEEPER))
+
+
+def test_a_machine_killed_between_its_pledge_and_the_founding() -> None:
+    with about_to_form("formpledge") as (lab, _, other):
+        lower = sorted(lab.ids())
+        met = when(lab, other, lambda record: bool(record.get("pledged_to")), other)
+        ids = sorted(lab.ids())
+        print(f"m3 {'is' if ids[0] not in lower else 'is not'} the lowest; killed while pledged: {met}")
+        left = [name for name in lab.names if name != other]
+        words = (
+            "machines are here",
+            "vote in the store",
+            "give",
+            "asking",
+            "waiting",
+            "founding",
+            "not answer",
+            "does",
+        )
+        for name in left:
+            why = lab.machine(name)["waits_for"]
+            assert why and any(word in why for word in words), why
+            print(f"{name}: {why}")
+            answer(lab, name, "fleetctl", "start", lab.unit_file("early.service", SLEEPER))
+        lab.lab("start", other)
+        one_cluster(lab, *lab.names)
+
+
+def test_the_founder_killed_before_the_first_promotion() -> None:
+    with about_to_form("formfound") as (lab, _, _):
+        record = Record.load(lab.name)
+        founders = ThreadPoolExecutor(1)
+        start = founders.submit(lab.lab, "start", "m3")
+        founder = until(
+            "one founds",
+            lambda: next((n for n in lab.names if cluster_file(lab, n).get("phase") == "founding"), ""),
+            30,
+            0.0005,
+        )
+        machines.kill(record.machine(founder))
+        start.result()
+        cluster = cluster_file(lab, founder)["cluster_id"]
+        print(f"the founder {founder} was killed in phase {cluster_file(lab, founder)['phase']}")
+        for name in lab.names:
+            if name != founder:
+                said = answer(lab, name, "fleetctl", "start", lab.unit_file("early.service", SLEEPER))
+                print(f"{name}: {said.strip()}")
+        lab.lab("start", founder)
+        assert one_cluster(lab, *lab.names) == cluster
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.4, 0.8])
+def test_power_loss_at_any_moment_of_forming(seconds: float) -> None:
+    with about_to_form("formany") as (lab, founder, other):
+        lab.lab("start", "m3")
+        time.sleep(seconds)
+        phases = {name: cluster_file(lab, name).get("phase", "none") for name in lab.names}
+        cut_power(lab, founder, other)
+        print(f"{seconds} s after the last machine was powered on: {phases}")
+        lab.lab("start", other)
+        lab.lab("start", founder)
+        one_cluster(lab, *lab.names)
+
+
+def test_a_lab_of_one_is_a_cluster() -> None:
+    with Lab("formone", 1) as lab:
+        lab.wait_formed()
+        lab.on("m1", "fleetctl", "start", lab.unit_file("one.service", SLEEPER))
