@@ -91,7 +91,10 @@ class NodeClients:
         """Ask who is there; None when nobody answers in time."""
         try:
             answer: pb.HelloResponse = await self._stub(address).Hello(request, timeout=CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError:
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                # The connection may be to a machine that has lost its power since, and would be silent for ever.
+                await self._forget(address)
             return None
         return answer
 
@@ -123,6 +126,10 @@ class NodeClients:
         """Stream a unit's lines from another machine. Raises grpc.aio.AioRpcError when it can't be reached."""
         async for line in self._stub(address).Journal(request):
             yield line
+
+    async def _forget(self, address: str) -> None:
+        if (channel := self._channels.pop(address, None)) is not None:
+            await channel.close()
 
     async def close(self) -> None:
         """Close every channel."""
