@@ -14,6 +14,8 @@ from typing import Literal
 
 NETNS_DIR = Path("/run/netns")
 NETNS_PREFIX = "fleet-lab-"
+CARD_PREFIX = "02:66:6c:74:00"
+"""Five bytes of a machine's MAC address (a locally administered one); the last is the machine's number."""
 BRIDGE = "br0"
 SUBNET = "10.77.0"
 PREFIX = 24
@@ -61,11 +63,17 @@ def remove(lab: str) -> None:
 
 
 def plug(lab: str, machine: str, pid: int) -> None:
-    """Join the network namespace of process `pid` (as `eth0`) to the bridge (as a port with the machine's name)."""
+    """Join the network namespace of process `pid` (as `eth0`) to the bridge (as a port with the machine's name).
+
+    A machine keeps its network card over a power loss: with a new one its neighbours would look for the old for half a
+    minute, as ARP does.
+    """
     unplug(lab, machine)
+    card = f"{CARD_PREFIX}:{int(machine[1:]):02x}"
     ip_batch(
         lab,
-        f"link add {machine} type veth peer name eth0 netns {pid}\nlink set {machine} master {BRIDGE} up\n",
+        f"link add {machine} type veth peer name eth0 address {card} netns {pid}\n"
+        f"link set {machine} master {BRIDGE} up\n",
     )
 
 
