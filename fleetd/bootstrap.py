@@ -177,19 +177,20 @@ class Bootstrap:
                     if await self._join(cluster_id, addresses):
                         return self.record
                 case AskPledges(peers):
-                    self._say(f"asking {len(peers)} machines for their pledge")
+                    self.say(f"asking {len(peers)} machines for their pledge")
                     await self._collect(peers)
                     if len(self._granted) >= self._config.bootstrap_expect - 1:
                         continue
                 case Wait(why):
                     left_out = [f"{address} {what}" for address, what in sorted(self._strangers.items())]
-                    self._say("; ".join([why, *left_out]))
+                    self.say("; ".join([why, *left_out]))
             self.changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S):
                     await self.changed.wait()
 
-    def _say(self, why: str) -> None:
+    def say(self, why: str) -> None:
+        """Note what is waited for, for the status and the log."""
         if why != self.why:
             log.info("%s", why)
             self.why = why
@@ -206,7 +207,7 @@ class Bootstrap:
             if answer is not None and answer.granted:
                 self._granted.add(peer.machine_id)
             elif answer is not None:
-                self._say(f"{peer.machine_id} gives no pledge: {answer.why}")
+                self.say(f"{peer.machine_id} gives no pledge: {answer.why}")
 
     def _found(self) -> Record:
         """Write that we found, then found; after a crash the same cluster id is founded again."""
@@ -221,7 +222,7 @@ class Bootstrap:
                 initial_cluster=f"{self._me}={self._config.peer_url}",
                 initial_state="new",
             )
-        self._say(f"founding cluster {self.record.cluster_id}")
+        self.say(f"founding cluster {self.record.cluster_id}")
         return self.record
 
     async def _join(self, cluster_id: str, addresses: tuple[str, ...]) -> bool:
@@ -232,12 +233,12 @@ class Bootstrap:
             peer_url=self._config.peer_url,
             client_url=self._config.client_urls[0],
         )
+        refused = []
         for address in addresses:
             answer = await self._clients.join(address, request)
-            if answer is None:
-                continue
-            if answer.why or answer.cluster_id != cluster_id:
-                self._say(f"joining through {address}: {answer.why or 'it belongs to another cluster'}")
+            if answer is None or answer.why or answer.cluster_id != cluster_id:
+                why = "no answer" if answer is None else answer.why or "it belongs to another cluster"
+                refused.append(f"{address}: {why}")
                 continue
             self.save(
                 phase="member",
@@ -250,8 +251,9 @@ class Bootstrap:
                 initial_state="existing",
                 store_endpoints=tuple(answer.store_endpoints),
             )
-            self._say(f"joined cluster {cluster_id} as a {self.record.role}")
+            self.say(f"joined cluster {cluster_id} as a {self.record.role}")
             return True
+        self.say(f"can't join yet ({'; '.join(refused)})")
         return False
 
     async def pledge(self, request: pb.PledgeRequest) -> pb.PledgeResponse:

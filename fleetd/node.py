@@ -196,7 +196,7 @@ class Node:
                 await self._client.get(b"/fleet/v1/", count_only=True)
                 return
             except StoreError as error:
-                self._bootstrap.why = f"waiting for the store: {error}"
+                self._bootstrap.say(f"waiting for the store: {error}")
                 await asyncio.sleep(STORE_RETRY_S)
 
     def _discovered(self) -> None:
@@ -253,6 +253,7 @@ class Node:
             "role": record.role if record.phase == "member" else "",
             "phase": record.phase,
             "why": self._waiting(),
+            "joined": self._answers.voters is not None,
             "accepts_units": False,
         }
         if not known["why"]:

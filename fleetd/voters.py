@@ -62,6 +62,11 @@ def admit(members: tuple[Member, ...], voters: int, machine_id: str, peer_url: s
     return Add(old)
 
 
+def _endpoints(members: tuple[Member, ...]) -> list[str]:
+    """Where the voters serve clients."""
+    return [url for m in members if not m.is_learner for url in m.client_urls[:1]]
+
+
 class Voters:
     """The store's membership, as one machine may change it."""
 
@@ -81,6 +86,9 @@ class Voters:
 
     async def _join(self, request: pb.JoinRequest) -> pb.JoinResponse:
         members = (await self._client.member_list()).members
+        if not _endpoints(members):
+            # Its store has only just started: a joiner without another's address could not use its own, a learner.
+            return pb.JoinResponse(cluster_id=self._cluster_id, why="its store has not told its address yet")
         decision = admit(members, self._voters, request.machine_id, request.peer_url)
         match decision:
             case NotYet(why):
@@ -94,7 +102,6 @@ class Voters:
                 log.info("%s joins as a learner", request.machine_id)
             case _:
                 pass
-        endpoints = [url for m in members if not m.is_learner for url in m.client_urls[:1]]
         initial = ",".join(
             f"{m.name or request.machine_id}={url}"
             for m in members
@@ -104,7 +111,7 @@ class Voters:
         return pb.JoinResponse(
             cluster_id=self._cluster_id,
             voters=self._voters,
-            store_endpoints=endpoints,
+            store_endpoints=_endpoints(members),
             member=not isinstance(decision, AsClient),
             initial_cluster=initial,
         )

@@ -98,7 +98,7 @@ class MachineRoutes:
         """What the cluster is doing: who leads the engine, its alarm, and what the machine adds."""
         answer: dict[str, Any] = dict(await self._status()) if self._status is not None else {}
         answer |= {"engineLeader": "", "alarm": ""}
-        if answer.get("phase", "member") == "member":
+        if answer.get("joined", True):
             with contextlib.suppress(StoreError):
                 answer["engineLeader"] = await self._registry.engine_leader()
                 answer["alarm"] = await self._registry.alarm()

@@ -59,7 +59,12 @@ def one_cluster(lab: Lab, *names: str) -> str:
         status = {one["name"]: one for one in lab.status()["machines"]}
         return all(status[name]["answers"] and not status[name]["waits_for"] for name in names)
 
-    until(f"a cluster of {', '.join(names)}", formed, 60)
+    try:
+        until(f"a cluster of {', '.join(names)}", formed, 60)
+    except AssertionError as error:
+        waits = {name: lab.machine(name)["waits_for"] for name in names}
+        logs = "\n".join(f"{name}: {lab.log_of(name)}" for name in names)
+        raise AssertionError(f"{error}: {waits}\n{logs}") from error
     for name in names:
         lab.wait_formed(name, len(names))
     (cluster,) = {str(cluster_file(lab, name)["cluster_id"]) for name in names}
