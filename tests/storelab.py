@@ -188,7 +188,7 @@ def syncs_held(*pids: int) -> Iterator[list[Path]]:
     notes = [Path(f"/var/tmp/fleetd-test-strace-{pid}") for pid in pids]
     try:
         for pid, note in zip(pids, notes, strict=True):
-            words = ["strace", "-f", "-p", str(pid), "-e", f"trace={SYNC_CALLS}", "-o", str(note)]
+            words = ["strace", "-q", "-f", "-p", str(pid), "-e", f"trace={SYNC_CALLS}", "-o", str(note)]
             held.append(subprocess.Popen([*words, "-e", f"inject={SYNC_CALLS}:delay_enter={HOLD_US}"]))
             until(f"strace on pid {pid}", partial(_all_traced, pid), 10.0, 0.01)
         yield notes

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from kvstore.client import Client, prefix_end
 from kvstore.errors import StoreError
 
-CALL_TIMEOUT_S = 2.0
+CALL_TIMEOUT_S = 1.0
 PAUSE_S = 0.008
 """Between two writes of a writer, and between two reads: the test's machines have their processors to share."""
 RETRY_S = 0.05
