@@ -64,12 +64,13 @@ def endpoints(me: str, members: Iterable[Member], seen: Mapping[str, Peer]) -> t
 
 
 def settled(members: Iterable[Member], seen: Mapping[str, Peer]) -> bool:
-    """Whether the membership says of every member that was seen what was seen."""
-    return all(
+    """Whether every member votes, and the membership says of those that were seen what was seen."""
+    members = list(members)
+    return not any(member.is_learner for member in members) and all(
         tuple(member.peer_urls) == (peer_url(seen[member.name]),)
         and client_url(seen[member.name]) in member.client_urls
         for member in members
-        if member.name in seen and not member.is_learner
+        if member.name in seen
     )
 
 

@@ -1,5 +1,6 @@
-"""`kvstore gateway start`: the members' client port on a machine without a member. It forwards TCP connections to the
-first endpoint that accepts one, and gives up those of an endpoint that closes them; clients connect again.
+"""`kvstore gateway start`: the members' client port on a machine without a member. It forwards TCP connections to a
+member that is well, and asks that member while it has connections (`GET /health`): one that was stopped, lost its
+power or its leader loses them, so that clients connect again, to another.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ import time
 from collections.abc import Sequence
 
 CONNECT_WAIT_S = 0.5
-AVOID_S = 2.0
+AVOID_S = 5.0
+"""How long a member that was not well comes last."""
+PROBE_S = 1.0
+"""Between two questions to a member, and how long an answer is waited for."""
+MISSES = 2
+"""Questions without a good answer after which a member loses its connections."""
 CHUNK_BYTES = 64 * 1024
 MAX_CONNECTIONS = 4096
+
+Endpoint = tuple[str, int]
 
 
 def host_port(text: str) -> tuple[str, int]:
@@ -27,58 +35,122 @@ def host_port(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-class Gateway:
-    """Connections go to the endpoint that took the last one, while it does."""
+async def is_well(endpoint: Endpoint) -> bool:
+    """Whether a member answers in time that it has a leader."""
+    try:
+        async with asyncio.timeout(PROBE_S):
+            reader, writer = await asyncio.open_connection(*endpoint)
+            try:
+                writer.write(b"GET /health HTTP/1.1\r\nHost: store\r\nConnection: close\r\n\r\n")
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
 
-    def __init__(self, endpoints: Sequence[tuple[str, int]]) -> None:
+
+class Gateway:
+    """Connections go to the member that took the last one, while it is well."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = list(endpoints)
-        self._failed: dict[tuple[str, int], float] = {}
+        self._failed: dict[Endpoint, float] = {}
+        self._tunnels: dict[Endpoint, set[asyncio.Task[None]]] = {}
+        self._probes: dict[Endpoint, asyncio.Task[None]] = {}
+        self._well_at: dict[Endpoint, float] = {}
         self._open = 0
 
     async def serve(self, host: str, port: int) -> asyncio.Server:
         """Listen; the caller closes the server."""
         return await asyncio.start_server(self._accepted, host, port, limit=CHUNK_BYTES)
 
-    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    async def _dial(self) -> tuple[Endpoint, asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """Connect to a member that is well; when none is, to one that accepts at all."""
         now = time.monotonic()
-        order = sorted(self._endpoints, key=lambda one: self._failed.get(one, 0.0) + AVOID_S > now)
-        for endpoint in order:
-            try:
-                async with asyncio.timeout(CONNECT_WAIT_S):
-                    found = await asyncio.open_connection(*endpoint, limit=CHUNK_BYTES)
-            except (OSError, TimeoutError):
-                self._failed[endpoint] = time.monotonic()
-                continue
-            self._failed.pop(endpoint, None)
-            self._endpoints.remove(endpoint)
-            self._endpoints.insert(0, endpoint)
-            return found
+        order = sorted(self._endpoints, key=lambda one: self._failed.get(one, -AVOID_S) + AVOID_S > now)
+        for strict in (True, False):
+            for endpoint in order:
+                if strict and not await self._trusted(endpoint):
+                    continue
+                try:
+                    async with asyncio.timeout(CONNECT_WAIT_S):
+                        found = await asyncio.open_connection(*endpoint, limit=CHUNK_BYTES)
+                except (OSError, TimeoutError):
+                    self._failed[endpoint] = time.monotonic()
+                    continue
+                if endpoint in self._endpoints:
+                    self._endpoints.remove(endpoint)
+                    self._endpoints.insert(0, endpoint)
+                return endpoint, *found
         return None
+
+    async def _trusted(self, endpoint: Endpoint) -> bool:
+        """Whether a member was well a moment ago, or says so now."""
+        if time.monotonic() - self._well_at.get(endpoint, -PROBE_S) < PROBE_S:
+            return True
+        return self._noted(endpoint, await is_well(endpoint))
+
+    def _noted(self, endpoint: Endpoint, well: bool) -> bool:
+        if well:
+            self._well_at[endpoint] = time.monotonic()
+            self._failed.pop(endpoint, None)
+        else:
+            self._well_at.pop(endpoint, None)
+            self._failed[endpoint] = time.monotonic()
+        return well
+
+    async def _probe(self, endpoint: Endpoint) -> None:
+        """Ask a member while it has connections, and end them when it is not well."""
+        misses = 0
+        while self._tunnels.get(endpoint):
+            await asyncio.sleep(PROBE_S)
+            misses = 0 if self._noted(endpoint, await is_well(endpoint)) else misses + 1
+            if misses >= MISSES:
+                for tunnel in list(self._tunnels.get(endpoint, ())):
+                    tunnel.cancel()
+        self._probes.pop(endpoint, None)
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._open >= MAX_CONNECTIONS:
             writer.close()
             return
         self._open += 1
-        far: asyncio.StreamWriter | None = None
         try:
             dialled = await self._dial()
-            if dialled is None:
-                return
-            back, far = dialled
-            # An HTTP/2 connection is of no use in one direction only: whichever side ends, both do.
-            ways = [asyncio.ensure_future(_pump(reader, far)), asyncio.ensure_future(_pump(back, writer))]
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+            if dialled is not None:
+                endpoint, back, far = dialled
+                tunnel = asyncio.create_task(_tunnel(reader, writer, back, far))
+                self._tunnels.setdefault(endpoint, set()).add(tunnel)
+                if endpoint not in self._probes:
+                    self._probes[endpoint] = asyncio.create_task(self._probe(endpoint))
+                try:
+                    await asyncio.wait([tunnel])
+                finally:
+                    tunnel.cancel()
+                    self._tunnels[endpoint].discard(tunnel)
+            else:
+                writer.close()
         finally:
             self._open -= 1
-            writer.close()
-            if far is not None:
-                far.close()
+
+
+async def _tunnel(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamReader, far: asyncio.StreamWriter
+) -> None:
+    """Both ways, until one ends: an HTTP/2 connection is of no use in one direction only."""
+    ways = [asyncio.ensure_future(_pump(reader, far)), asyncio.ensure_future(_pump(back, writer))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        # The member is silent: what it has not taken yet would keep a plain close waiting.
+        far.transport.abort()
+        raise
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        writer.close()
+        far.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -108,6 +180,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         listen = host_port(given.listen_addr)
         endpoints = [host_port(one) for one in given.endpoints.split(",") if one.strip()]
+        if not endpoints:
+            raise ValueError("--endpoints names no member.")
     except ValueError as error:
         print(f"kvstore gateway: {error}", file=sys.stderr)
         return 2
