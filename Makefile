@@ -6,6 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(HOME)/.cargo/bin:$(CURDIR)/build/peers/usr/bin
 export MATURIN_NO_INSTALL_RUST := 1
 SEEDS ?= 200
 ROUNDS ?= 10
+SEED ?= 1
 
 .PHONY: help setup native demo test bench lint format sim soak wheel clean
 
@@ -52,8 +53,8 @@ format: ## rewrite the sources the way lint wants them
 sim: native ## simulate the store with fresh seeds: make sim SEEDS=10000
 	@SIM_SEEDS=$(SEEDS) cargo test --release --locked -p kvstore --test sim -- --nocapture
 
-soak: native ## campaigns of faults on lab machines: make soak ROUNDS=10
-	@ROUNDS=$(ROUNDS) $(BIN)/pytest -q -s -m soak tests/soak
+soak: native ## campaigns of faults on lab machines: make soak ROUNDS=10 SEED=1
+	@ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/pytest -q -s -m soak tests/soak
 
 wheel: setup ## build the wheel that ships into dist/
 	@FLEETD_CARGO_PROFILE=dist $(BIN)/pip wheel -q --no-deps -w dist .

@@ -5,11 +5,16 @@ Times are the kernel's uptime, which all lab machines and their containers share
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.lab import Lab
+from tests.faults.failover import settle
+from tests.faults.trace import ROOT
+from tests.lab import Lab, until
 
+WAIT_S = 60.0
 FRESH_S = 1.0
 """A unit that runs has written a beat since then."""
 LOOP = (
@@ -74,3 +79,69 @@ def overlaps(found: list[Run]) -> list[str]:
         for other in found[at + 1 :]
         if one.end > other.begin
     ]  # fmt: skip
+
+
+class Cluster:
+    """Beating units on a lab's machines, so many of each kind."""
+
+    def __init__(self, lab: Lab, plain: int, boxed: int) -> None:
+        self.lab = lab
+        self.units = start(lab, plain, boxed)
+        self.steady()
+
+    def boots(self) -> dict[str, str]:
+        """Machine-id -> the boot that its presence tells."""
+        lines = self.lab.on(self.asked(), "etcdctl", "get", "--prefix", f"{ROOT}presence/").splitlines()
+        pairs = zip(lines[::2], lines[1::2], strict=True)
+        return {key.rpartition("/")[2]: str(json.loads(value)["boot"]) for key, value in pairs}
+
+    def asked(self) -> str:
+        """A machine that answers."""
+        return next(str(one["name"]) for one in self.lab.status()["machines"] if one["answers"])
+
+    def steady(self) -> None:
+        """Wait until each unit beats once, on the machine and in the boot that the cluster names."""
+        settle(self.lab)
+
+        def well() -> bool:
+            told, boots = self.lab.units(self.asked()), self.boots()
+            for name in self.units:
+                now, row = live(self.lab, name), told.get(f"{name}.service")
+                if len(now) != 1 or row is None or row["sub"] != "running" or now[0].machine != row["machine"]:
+                    return False
+                assert now[0].boot == boots[now[0].machine], f"{name} runs in a boot that is over: {now[0]}"
+            return True
+
+        try:
+            until("every unit beating where the cluster says", well, WAIT_S, pause=0.3)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.story()}") from None
+
+    def story(self) -> str:
+        """All lives of all units."""
+        lines = [f"now {uptime():.2f}"]
+        for name in self.units:
+            lines += [f"{name}: {run}" for run in runs(self.lab, name)]
+        return "\n".join(lines)
+
+    def lives(self) -> dict[str, int]:
+        """How often each unit was started so far."""
+        return {name: len(runs(self.lab, name)) for name in self.units}
+
+    def on(self, *machines: str) -> set[str]:
+        """The units that beat on these machines now."""
+        ids = {self.lab.machine(one)["machine_id"] for one in machines}
+        return {name for name in self.units if any(run.machine in ids for run in live(self.lab, name))}
+
+
+def check(cluster: Cluster, victims: tuple[str, ...], fault: Callable[[], None]) -> None:
+    """Let a fault happen to machines: each of their units lives once more, the others go on, and none runs twice."""
+    before, hit, begin = cluster.lives(), cluster.on(*victims), uptime()
+    fault()
+    cluster.steady()
+    after = cluster.lives()
+    print(f"\n{len(hit)} units of {', '.join(victims)} run again after {uptime() - begin:.1f} s at most")
+    twice = {name: found for name in cluster.units if (found := overlaps(runs(cluster.lab, name)))}
+    assert not twice, f"{twice}\n{cluster.story()}"
+    expected = {name: count + (name in hit) for name, count in before.items()}
+    assert after == expected, f"lives before {before}, after {after}, hit {hit}\n{cluster.story()}"
