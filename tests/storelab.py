@@ -80,10 +80,10 @@ class Stores:
         return ["etcdctl", "--endpoints", ",".join(self.urls[one] for one in (at or [on])), *words]
 
     def states(self) -> dict[str, State]:
-        """The members that answer, by machine."""
+        """The members that answer, of the machines that are on."""
         names = {url: name for name, url in self.urls.items()}
-        words = ("--command-timeout=1s", "endpoint", "status", "-w", "json")
-        done = self.ctl(next(iter(self._inits)), *words, at=list(self.urls))
+        words = ("--command-timeout=1s", "--dial-timeout=1s", "endpoint", "status", "-w", "json")
+        done = self.ctl(next(iter(self._inits)), *words, at=list(self._inits))
         found = {}
         for one in json.loads(done.stdout or b"[]") or []:
             status, head = one["Status"], one["Status"]["header"]
