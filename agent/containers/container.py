@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.containers import rootfs, security
-from agent.containers.image_settings import environment, exposed
+from agent.containers.image_settings import record_of
 from agent.containers.launch import Launcher, LaunchError, Places
-from agent.containers.naming import NAME, new_id, new_name
+from agent.containers.naming import NAME, new_name
 from agent.containers.records import Record, Records, registered
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.images.store import Image, ImageError, Images
@@ -33,8 +33,8 @@ STOP_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 10.0
 LOST_CODE = 255
 """Of a container whose end nobody saw: its machine or its monitor was killed."""
+REMOVE_GRACE_S = 10.0
 EVENTS_LIMIT = 1024
-UNIT_LABEL = "fleet.unit"
 Report = Callable[[Sequence[ContainerRecord], Sequence[str]], Awaitable[None]]
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class _Life:
     link: Link | None = None
     task: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    adopted: float = 0.0
     removed: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: list[asyncio.Future[Attachment]] = field(default_factory=list)
@@ -87,13 +88,14 @@ class Containers:
         if complaint := security.missing():
             log.warning("%s", complaint)
         for record in list(self._records.all()):
-            life = self._lives[record.id] = _Life(record)
+            life = self._lives[record.id] = _Life(record, adopted=time.time())
             if record.options.remove and record.boot != self._boot:
                 await self._drop(life)
                 continue
             if record.state != "running":
                 if record.state == "exited":
                     life.ended.set()
+                    self._removing(life)
                 continue
             run = self._launcher.places.run / record.id[:24]
             try:
@@ -102,6 +104,7 @@ class Containers:
                 life.link = await connect(run)
             except MonitorLost:
                 await self._ended(life, read_exit(run) if record.boot == self._boot else None)
+                self._removing(life)
                 continue
             if record.address:
                 network = self._launcher.network
@@ -145,35 +148,8 @@ class Containers:
                     f'Conflict. The container name "/{name}" is already in use by container "{life.record.id}".'
                     " You have to remove (or rename) that container to be able to reuse that name."
                 )
-        image = self._image(options.image)
-        settings = image.settings
-        head = tuple(settings.get("Entrypoint") or ())
-        tail = options.command or tuple(settings.get("Cmd") or ())
-        if options.entrypoint is not None:
-            head, tail = ((options.entrypoint,) if options.entrypoint else ()), options.command
-        if not head + tail:
-            raise ContainerFailure("no command specified")
-        container = new_id()
-        labels = tuple(options.labels)
-        if wanted.unit:
-            labels = (*labels, (UNIT_LABEL, wanted.unit))
-        record = Record(
-            id=container,
-            name=name,
-            image=image.id,
-            options=replace(options, labels=labels),
-            args=head + tail,
-            env=environment(settings.get("Env") or (), options, container),
-            user=options.user or settings.get("User") or "",
-            directory=options.working_directory or settings.get("WorkingDir") or "",
-            stop_signal=options.stop_signal or settings.get("StopSignal") or "TERM",
-            log_dir=str(wanted.log_dir if wanted.unit else self._records.place(container) / "log"),
-            created=time.time(),
-            unit=wanted.unit,
-            cgroup_parent=wanted.cgroup_parent,
-            boot=self._boot,
-            exposed=exposed(settings, options),
-        )
+        record = record_of(wanted, self._image(options.image), name, self._boot, self._records.place)
+        container = record.id
         self._records.save(record)
         self._lives[container] = _Life(record)
         await self._tell("create", record)
@@ -340,12 +316,23 @@ class Containers:
         except MonitorError as error:
             log.error("container %s: %s", life.record.name, error)
         await self._ended(life, end)
-        options = life.record.options
-        if options.remove and (not life.record.unit or options.detach):
-            try:
-                await self.remove(life.record.id, force=True, volumes=True)
-            except (OSError, ContainerFailure) as error:
-                log.error("container %s can't be removed: %s", life.record.name, error)
+        if _goes(life.record):
+            await self._remove(life)
+
+    def _removing(self, life: _Life) -> None:
+        if _goes(life.record):
+            life.task = asyncio.create_task(self._remove(life), name=f"container {life.record.name}")
+
+    async def _remove(self, life: _Life) -> None:
+        if time.time() - life.adopted < REMOVE_GRACE_S:
+            # A client that waits for it was cut off with the daemon: let it come back for the exit code.
+            await asyncio.sleep(REMOVE_GRACE_S)
+        try:
+            await self.remove(life.record.id, force=True, volumes=True)
+        except NoContainer:
+            return  # somebody was faster
+        except (OSError, ContainerFailure) as error:
+            log.error("container %s can't be removed: %s", life.record.name, error)
 
     async def _ended(self, life: _Life, end: Exited | None) -> None:
         code, reason, at = LOST_CODE, "its end was not seen", time.time()
@@ -391,3 +378,8 @@ class Containers:
             return self.images.resolve(reference)
         except ImageError as error:
             raise ContainerFailure(str(error)) from error
+
+
+def _goes(record: Record) -> bool:
+    """Whether it is removed when it ends (`--rm`); in a unit's foreground the unit does that."""
+    return record.options.remove and (not record.unit or record.options.detach)

@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from agent.containers.naming import new_id
+from agent.containers.records import Record
+from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.exec_context import DEFAULT_PATH
+from agent.images.store import Image
 from agent.units.docker_line import ContainerOptions
+
+UNIT_LABEL = "fleet.unit"
+
+
+def record_of(wanted: UnitContainer, image: Image, name: str, boot: str, place: Callable[[str], Path]) -> Record:
+    """The record of a new container, with a fresh id; `place` says where one of an id lives."""
+    options, settings = wanted.options, image.settings
+    head = tuple(settings.get("Entrypoint") or ())
+    tail = options.command or tuple(settings.get("Cmd") or ())
+    if options.entrypoint is not None:
+        head, tail = ((options.entrypoint,) if options.entrypoint else ()), options.command
+    if not head + tail:
+        raise ContainerFailure("no command specified")
+    container = new_id()
+    labels = tuple(options.labels)
+    if wanted.unit:
+        labels = (*labels, (UNIT_LABEL, wanted.unit))
+    return Record(
+        id=container,
+        name=name,
+        image=image.id,
+        options=replace(options, labels=labels),
+        args=head + tail,
+        env=environment(settings.get("Env") or (), options, container),
+        user=options.user or settings.get("User") or "",
+        directory=options.working_directory or settings.get("WorkingDir") or "",
+        stop_signal=options.stop_signal or settings.get("StopSignal") or "TERM",
+        log_dir=str(wanted.log_dir if wanted.unit else place(container) / "log"),
+        created=time.time(),
+        unit=wanted.unit,
+        cgroup_parent=wanted.cgroup_parent,
+        boot=boot,
+        exposed=exposed(settings, options),
+    )
 
 
 def environment(image: Sequence[str], options: ContainerOptions, container: str) -> tuple[str, ...]:

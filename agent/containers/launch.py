@@ -140,7 +140,7 @@ class Launcher:
             if item.source.startswith("/"):
                 source = Path(item.source)
                 if not source.exists():
-                    if item.kind == "bind":
+                    if not item.make:
                         raise LaunchError(f"bind source path does not exist: {source}")
                     source.mkdir(parents=True)
             else:
@@ -204,7 +204,10 @@ async def _created(link: Link) -> int:
             return event.pid
         if isinstance(event, Exited):
             code = event.code if event.code in (126, 127) else 125
-            raise LaunchError(event.reason or "the runtime could not create the container", code)
+            raise LaunchError(
+                event.reason.removeprefix(f"{link.run_dir.name}: ") or "the runtime could not create the container",
+                code,
+            )
     raise LaunchError("the container's monitor went away while it was made")
 
 

@@ -133,6 +133,7 @@ class ContainerRoutes:
         container = await self._id(request)
         record = self._containers.get(container)
         attaching = asyncio.ensure_future(self._containers.attach(container))
+        gone: asyncio.Future[bytes] | None = None
         await asyncio.sleep(0)
         tty = record.options.tty
         try:
@@ -144,6 +145,8 @@ class ContainerRoutes:
                         await _pump(client, streams, gone, request, tty=tty)
         finally:
             attaching.cancel()
+            if gone is not None:
+                gone.cancel()
         return web.Response()
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
@@ -155,8 +158,11 @@ class ContainerRoutes:
         response = web.StreamResponse(headers={"Content-Type": hijack.RAW if tty else hijack.MULTIPLEXED})
         await response.prepare(request)
         stamped = flag(request, "timestamps")
+        since, until = _moment(request, "since"), _moment(request, "until")
         async for entry in self._entries(record, request):
-            if entry.stream not in wanted:
+            if until and entry.time_ns > until:
+                break
+            if entry.stream not in wanted or entry.time_ns < since:
                 continue
             text = entry.text + (b"" if entry.partial else b"\r\n" if tty else b"\n")
             if stamped:
@@ -225,6 +231,12 @@ async def _settled(code: int) -> int:
 def _patience(request: web.Request) -> float | None:
     text = request.query.get("t")
     return None if text is None else float(text)
+
+
+def _moment(request: web.Request, name: str) -> int:
+    """A time of the query, seconds since the epoch with a fraction, as nanoseconds; 0 when it is not given."""
+    seconds, _, fraction = (request.query.get(name) or "0").partition(".")
+    return int(seconds or 0) * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or 0)
 
 
 def _stamp(time_ns: int) -> bytes:

@@ -41,9 +41,7 @@ class ImageRoutes:
         query = request.query
         if not (source := query.get("fromSrc", "")):
             name = query.get("fromImage", "")
-            raise ApiError(
-                404, f"pull access denied for {name}, repository does not exist or may require 'docker login'"
-            )
+            raise ApiError(404, f"{name} is not on this machine, and nothing is pulled: import or load it first")
         if source != "-":
             raise ApiError(400, "only an import from the request's body (fromSrc=-) is supported")
         reference = query.get("repo", "")

@@ -47,6 +47,8 @@ class DockerStep:
     """Containers, or the image for pull."""
     foreground: bool = False
     """It lasts until the container exits and ends with its code: `run` without -d, `start -a`."""
+    interactive: bool = False
+    """`start -i`."""
     signal: str = ""
     timeout: float | None = None
     force: bool = False
@@ -254,6 +256,7 @@ def parse_docker_line(words: Sequence[str]) -> DockerStep | None:
         verb,
         targets=tuple(targets),
         foreground=verb == "start" and attach,
+        interactive=bool(found.get("interactive")),
         signal=found.get("signal", ""),
         timeout=None if timeout is None else float(timeout),
         force=found.get("force", False),

@@ -36,6 +36,8 @@ class Mount:
     """bind, volume or tmpfs."""
     read_only: bool = False
     options: tuple[str, ...] = ()
+    make: bool = False
+    """A directory of the host that is missing is made: `-v` does so, `--mount` does not."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,8 @@ def volume(text: str) -> Mount:
         raise BadValue(f"'{target}' in '{text}' is not an absolute path")
     options = tuple(flag for flag in flags.split(",") if flag and flag != "rw")
     kind = "bind" if source.startswith(("/", ".", "~")) else "volume"
-    return Mount(target, source, kind, "ro" in options, tuple(flag for flag in options if flag != "ro"))
+    rest = tuple(flag for flag in options if flag != "ro")
+    return Mount(target, source, kind, "ro" in options, rest, make=kind == "bind")
 
 
 def mount(text: str) -> Mount:

@@ -2,83 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not (shutil.which("docker") and shutil.which("runc") and Path("/bin/busybox").exists()),
-        reason="needs root, docker's client, runc and busybox",
-    ),
-]
+from tests.conformance.containers import Machine, requires
 
-
-class Machine:
-    """The API's process, which may be killed and started again."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.namespace = f"test-{os.getpid()}"
-        subprocess.run(["ip", "netns", "add", self.namespace], check=True)
-
-    def up(self) -> None:
-        socket = self.place / "docker.sock"
-        socket.unlink(missing_ok=True)
-        places = (f"--socket={socket}", f"--data-dir={self.place / 'data'}", f"--run-dir={self.place / 'run'}")
-        enter = ("nsenter", f"--net=/run/netns/{self.namespace}")
-        self.process = subprocess.Popen([*enter, sys.executable, "-m", "agent.dockerapi", *places])
-        deadline = time.monotonic() + 15
-        while not socket.exists():
-            assert self.process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def down(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-        self.process.wait(10)
-
-    def docker(self, *words: str, given: bytes | str | None = None) -> subprocess.CompletedProcess[str]:
-        source = given.encode() if isinstance(given, str) else given or b""
-        env = {**os.environ, "DOCKER_HOST": f"unix://{self.place / 'docker.sock'}"}
-        with subprocess.Popen(
-            ["docker", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
-        ) as client:
-            try:
-                out, err = client.communicate(source, timeout=20)
-            except subprocess.TimeoutExpired:
-                client.kill()
-                raise
-        return subprocess.CompletedProcess(words, client.returncode, out.decode(), err.decode())
+pytestmark = [*requires, pytest.mark.skipif(not shutil.which("docker"), reason="needs docker's client")]
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path)
     made.up()
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
-        archive.add("/bin/busybox", "bin/busybox")
-        for name in ("sh", "cat", "sleep", "echo"):
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            archive.addfile(link)
-    done = made.docker("import", "-", "busybox", given=content.getvalue())
-    assert done.returncode == 0, done.stderr
+    made.import_busybox()
     yield made
-    for container in made.docker("ps", "-aq").stdout.split():
-        made.docker("rm", "-f", container)
-    made.down()
-    subprocess.run(["ip", "netns", "delete", made.namespace], check=True)
+    made.remove()
 
 
 def test_run_ends_as_the_program_does(machine: Machine) -> None:

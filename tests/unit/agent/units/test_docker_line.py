@@ -42,7 +42,7 @@ def test_the_papers_line() -> None:
         ("-p 127.0.0.1::80 x", "ports", (PublishedPort(80, "tcp", "127.0.0.1", 0),)),
         ("-p [::1]:1:2 x", "ports", (PublishedPort(2, "tcp", "::1", 1),)),
         ("-p 1-2:3-4 x", "ports", (PublishedPort(3, "tcp", "", 1), PublishedPort(4, "tcp", "", 2))),
-        ("-v /a:/b:ro x", "mounts", (Mount("/b", "/a", "bind", True),)),
+        ("-v /a:/b:ro x", "mounts", (Mount("/b", "/a", "bind", True, make=True),)),
         ("-v data:/b x", "mounts", (Mount("/b", "data", "volume"),)),
         ("-v /b x", "mounts", (Mount("/b"),)),
         ("--tmpfs /t:size=1m x", "mounts", (Mount("/t", "", "tmpfs", False, ("size=1m",)),)),
