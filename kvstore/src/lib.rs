@@ -32,6 +32,7 @@ mod range;
 pub mod reactor;
 mod reads;
 mod record;
+pub mod report;
 pub mod rpc_admin;
 pub mod rpc_data;
 pub mod rpc_watch;

@@ -32,6 +32,7 @@ use crate::pb::etcd::watch_server::WatchServer;
 use crate::pb::peer::peer_server::PeerServer;
 use crate::peer::{ask_members, PeerService, Peers, MAX_FRAME_BYTES};
 use crate::reactor::{read_membership, Broken, End, Reactor, Waiting, MEMBERSHIP_KEY};
+use crate::report;
 use crate::rpc_admin::{ClusterService, MaintenanceService};
 use crate::rpc_data::{KvService, LeaseService};
 use crate::rpc_watch::WatchService;
@@ -152,7 +153,10 @@ fn write_owner(dir: &Path, owner: &Owner) -> Result<(), StartError> {
 }
 
 /// Finds out of which cluster this is a new member: one that it founds, or one that lets it in.
-async fn introduce(config: &Config) -> Result<(Owner, Membership), StartError> {
+///
+/// `empty`: its disk holds nothing. Then it can't be a member that ran before: what that one voted and acknowledged is
+/// gone, and to go on under its id could undo both.
+async fn introduce(config: &Config, empty: bool) -> Result<(Owner, Membership), StartError> {
     let name = config.name.clone();
     if config.initial_cluster_state == "new" {
         let membership = Membership::found(&config.founders()?, &config.initial_cluster_token);
@@ -202,6 +206,14 @@ async fn introduce(config: &Config) -> Result<(Owner, Membership), StartError> {
                         ..Membership::default()
                     };
                     if let Some(member_id) = known.find(mine) {
+                        let ran = |m: &Member| !m.name.is_empty();
+                        if empty && known.members.get(&member_id).is_some_and(ran) {
+                            return Err(StartError::Join(format!(
+                                "member {member_id:x} has run before, and {} does not hold its data: remove that member \
+                                 from the cluster and add this machine as a new one",
+                                config.data_dir.display()
+                            )));
+                        }
                         return Ok((
                             Owner {
                                 version: 1,
@@ -251,7 +263,7 @@ async fn settle(config: &Config) -> Result<Home, StartError> {
                     std::fs::remove_dir_all(part).map_err(io(part))?;
                 }
             }
-            let (owner, membership) = introduce(config).await?;
+            let (owner, membership) = introduce(config, true).await?;
             (owner, Some(membership))
         }
     };
@@ -268,7 +280,7 @@ async fn settle(config: &Config) -> Result<Home, StartError> {
     let membership = match introduced {
         Some(membership) => membership,
         // Who joined and was stopped before the first snapshot has no membership yet.
-        None if store.applied().0 == 0 => introduce(config).await?.1,
+        None if store.applied().0 == 0 => introduce(config, false).await?.1,
         None => read_membership(&store)?,
     };
     let conf = if store.applied().0 == 0 {
@@ -283,7 +295,7 @@ async fn settle(config: &Config) -> Result<Home, StartError> {
     };
     let (mut wal, recovered) = Wal::open(file_disk, identity)?;
     if let Some((file, length)) = &recovered.cut {
-        eprintln!("kvstore: the log {file} ended in a torn write and was cut to {length} bytes");
+        report!("kvstore: the log {file} ended in a torn write and was cut to {length} bytes");
     }
     let restored = wal.restore(recovered, store.applied(), conf)?;
     let (tell, synced) = mpsc::unbounded_channel();
@@ -319,7 +331,7 @@ fn warn_of_differences(config: &Config, owner: &Owner, membership: &Membership) 
         return;
     };
     if config.name != owner.name {
-        eprintln!(
+        report!(
             "kvstore: warning: --name {} is not obeyed: {} was joined as {}",
             config.name,
             config.data_dir.display(),
@@ -331,7 +343,7 @@ fn warn_of_differences(config: &Config, owner: &Owner, membership: &Membership) 
     let mut known = member.peer_urls.clone();
     known.sort();
     if mine != known {
-        eprintln!(
+        report!(
             "kvstore: warning: the cluster knows this member by {}, not by {}; use member update",
             known.join(","),
             mine.join(",")

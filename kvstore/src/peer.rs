@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::pb::peer::peer_client::PeerClient;
 use crate::pb::peer::peer_server::Peer;
 use crate::pb::peer::{Ack, Frame, Hello, MembersRequest, MembersResponse, SnapshotChunk};
+use crate::report;
 
 /// The version of what members say to each other.
 pub const PEER_VERSION: u32 = 1;
@@ -272,13 +273,13 @@ impl Peers {
                         break;
                     }
                     Ok(Err(status)) => {
-                        eprintln!(
+                        report!(
                             "kvstore: snapshot to member {to:x} at {url}: {}",
                             status.message()
                         );
                     }
                     Err(_) => {
-                        eprintln!("kvstore: snapshot to member {to:x} at {url} took too long")
+                        report!("kvstore: snapshot to member {to:x} at {url} took too long")
                     }
                 }
             }
@@ -363,7 +364,7 @@ async fn keep_link(
         }
         if said != status.message() {
             said = status.message().to_owned();
-            eprintln!("kvstore: member {:x} at {url}: {said}", hello.to);
+            report!("kvstore: member {:x} at {url}: {said}", hello.to);
         }
         if events.send(PeerEvent::Unreachable(hello.to)).await.is_err() {
             return;

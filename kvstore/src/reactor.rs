@@ -26,6 +26,7 @@ use crate::handle::{Core, Handle, MAX_WAITING_REQUESTS};
 use crate::log::SnapshotMeta;
 use crate::membership::{Change, Membership};
 use crate::peer::{PeerEvent, Peers};
+use crate::report;
 use crate::wal::WalError;
 
 /// Bytes of proposals in one entry, about.
@@ -117,13 +118,26 @@ struct Incoming {
     done: oneshot::Sender<Result<(), Status>>,
 }
 
+/// A write that waits for its outcome.
+struct Write {
+    reply: Reply<(Response, i64)>,
+    /// The term that it was proposed in; 0 while it was not.
+    term: u64,
+}
+
+impl From<Reply<(Response, i64)>> for Write {
+    fn from(reply: Reply<(Response, i64)>) -> Self {
+        Self { reply, term: 0 }
+    }
+}
+
 /// Who waits for what.
 #[derive(Default)]
 pub struct Waiting {
     /// Unique across restarts: the boot's random number, counted on.
     next_token: u64,
     proposals: VecDeque<Proposal>,
-    writes: HashMap<u64, Reply<(Response, i64)>>,
+    writes: HashMap<u64, Write>,
     reads: HashMap<u64, Reply<()>>,
     confirmed: BTreeMap<u64, Vec<u64>>,
     changes: HashMap<u64, Reply<()>>,
@@ -245,7 +259,7 @@ impl Reactor {
                     command: Some(command),
                 };
                 self.waiting.proposals.push_back(proposal);
-                self.waiting.writes.insert(request_id, reply);
+                self.waiting.writes.insert(request_id, reply.into());
             }
             Input::Read { reply } => self.ask(reply),
             Input::Change { change, reply } => self.propose_change(change, reply)?,
@@ -325,7 +339,7 @@ impl Reactor {
             PeerEvent::Messages(messages) => {
                 for message in &messages {
                     if let Err(refused) = self.consensus.step(message) {
-                        eprintln!("kvstore: a peer's message is dropped: {refused}");
+                        report!("kvstore: a peer's message is dropped: {refused}");
                     }
                 }
             }
@@ -337,7 +351,7 @@ impl Reactor {
                 Ok(Some(meta)) => {
                     self.waiting.incoming = Some(Incoming { meta, chunks, done });
                     if let Err(refused) = self.consensus.step(&message) {
-                        eprintln!("kvstore: a peer's snapshot is dropped: {refused}");
+                        report!("kvstore: a peer's snapshot is dropped: {refused}");
                     }
                     while let Some(output) = self.consensus.ready() {
                         self.perform(output)?;
@@ -377,7 +391,12 @@ impl Reactor {
             let batch: Vec<Proposal> = self.waiting.proposals.iter().take(count).cloned().collect();
             match self.consensus.propose(encode_batch(batch)) {
                 Ok(()) => {
-                    self.waiting.proposals.drain(..count);
+                    let term = self.consensus.status().term;
+                    for proposal in self.waiting.proposals.drain(..count) {
+                        if let Some(write) = self.waiting.writes.get_mut(&proposal.request_id) {
+                            write.term = term;
+                        }
+                    }
                 }
                 Err(Refused::NoLeader | Refused::TooMany) => break,
                 Err(refused) => return Err(refused.into()),
@@ -525,6 +544,7 @@ impl Reactor {
                 }
                 Body::Empty => {
                     store_of(&mut core)?.apply(index, term, Vec::new());
+                    self.give_up_before(term);
                 }
             }
         }
@@ -549,6 +569,21 @@ impl Reactor {
             self.dial()?;
         }
         Ok(())
+    }
+
+    /// A leader's first entry is behind all that is left of earlier terms: what was proposed then and is not here now
+    /// went down with its leader. Whether a copy is still under way nobody knows, and the error says so.
+    fn give_up_before(&mut self, term: u64) {
+        let writes = &mut self.waiting.writes;
+        let lost: Vec<u64> = writes
+            .iter()
+            .filter(|(_, write)| (1..term).contains(&write.term))
+            .map(|(id, _)| *id)
+            .collect();
+        for write in lost.iter().filter_map(|id| writes.remove(id)) {
+            // Who is gone needs no answer.
+            let _ = write.reply.send(Err(StoreError::TimeoutLeaderFailure));
+        }
     }
 
     fn apply_batch(
@@ -592,9 +627,11 @@ impl Reactor {
                 core.lessor.granted(granted.id, granted.ttl, now);
             }
             if origin == self.handle.facts().member_id {
-                if let Some(reply) = self.waiting.writes.remove(&request_id) {
+                if let Some(write) = self.waiting.writes.remove(&request_id) {
                     // Who gave up needs no answer.
-                    let _ = reply.send(result.map(|response| (response, revision)));
+                    let _ = write
+                        .reply
+                        .send(result.map(|response| (response, revision)));
                 }
             }
         }
@@ -644,7 +681,9 @@ impl Reactor {
     }
 
     fn chores(&mut self) -> Result<(), Broken> {
-        self.waiting.writes.retain(|_, reply| !reply.is_closed());
+        self.waiting
+            .writes
+            .retain(|_, write| !write.reply.is_closed());
         self.waiting.changes.retain(|_, reply| !reply.is_closed());
         self.waiting.reads.retain(|_, reply| !reply.is_closed());
         self.waiting.leaderless.retain(|reply| !reply.is_closed());
@@ -685,7 +724,7 @@ impl Reactor {
         let found = match self.config.overrides() {
             Ok(found) => found,
             Err(error) => {
-                eprintln!("kvstore: {error}");
+                report!("kvstore: {error}");
                 return Ok(());
             }
         };
@@ -715,7 +754,7 @@ impl Reactor {
                 command: Some(Command::LeaseRevoke(id)),
             };
             self.waiting.proposals.push_back(proposal);
-            self.waiting.writes.insert(request_id, reply);
+            self.waiting.writes.insert(request_id, reply.into());
         }
         Ok(())
     }
@@ -732,9 +771,10 @@ impl Reactor {
             facts
                 .leader_changes
                 .fetch_add(u64::from(status.leader != 0), Ordering::Relaxed);
-            eprintln!(
+            report!(
                 "kvstore: leader of term {} is {:x}",
-                status.term, status.leader
+                status.term,
+                status.leader
             );
             if self
                 .waiting

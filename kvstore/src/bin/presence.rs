@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use kvstore::client::{Client, Retry, RENEWAL_ATTEMPT};
 use kvstore::pb::etcd;
+use kvstore::report;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -177,7 +178,7 @@ impl Holder {
     fn say(&self, failure: Option<String>) {
         let failure = failure.unwrap_or_default();
         if *self.failed.borrow() != failure {
-            eprintln!(
+            report!(
                 "fleet-presence: {}",
                 if failure.is_empty() {
                     "the store answers again"
@@ -197,9 +198,9 @@ impl Holder {
                     self.page.answered(lease);
                     return Ok(());
                 }
-                Ok(_) => eprintln!("fleet-presence: lease {lease:x} is lost"),
+                Ok(_) => report!("fleet-presence: lease {lease:x} is lost"),
                 Err(status) if status.message().contains("requested lease not found") => {
-                    eprintln!("fleet-presence: lease {lease:x} is lost");
+                    report!("fleet-presence: lease {lease:x} is lost");
                 }
                 Err(status) => {
                     return Err(format!(
@@ -353,7 +354,7 @@ async fn run(config: Config) -> Result<(), Failure> {
                 let holder = holder.clone();
                 tokio::task::spawn_local(async move {
                     if let Err(error) = holder.serve(stream).await {
-                        eprintln!("fleet-presence: a control connection broke: {error}");
+                        report!("fleet-presence: a control connection broke: {error}");
                     }
                 });
             }
