@@ -17,7 +17,7 @@ from agent.containers import rootfs, security
 from agent.containers.image_settings import record_of
 from agent.containers.launch import Launcher, LaunchError, Places
 from agent.containers.naming import NAME, new_name
-from agent.containers.records import Record, Records, registered
+from agent.containers.records import Record, Records, left_over, registered
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.images.store import Image, ImageError, Images
 from agent.interfaces import ContainerRecord
@@ -87,9 +87,11 @@ class Containers:
         """Find again what an earlier process started; what ended meanwhile gets its exit code."""
         if complaint := security.missing():
             log.warning("%s", complaint)
-        for record in list(self._records.all()):
+        found = list(self._records.all())
+        dropped = left_over(found, self._boot)
+        for record in found:
             life = self._lives[record.id] = _Life(record, adopted=time.time())
-            if record.options.remove and record.boot != self._boot:
+            if record.id in dropped:
                 await self._drop(life)
                 continue
             if record.state != "running":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,20 @@ def registered(record: Record) -> ContainerRecord:
     return ContainerRecord(
         record.id, record.name, record.options.image, record.unit or None, record.address, ports, record.started
     )
+
+
+def left_over(found: Iterable[Record], boot: str) -> set[str]:
+    """The ids of those from other boots that are to go: with `--rm`, and of a unit's unnamed ones all but the youngest,
+    since no unit counts them any more."""
+    gone: set[str] = set()
+    units: set[str] = set()
+    for record in sorted(found, key=lambda record: -record.created):
+        unnamed = record.unit and not record.options.name
+        if record.boot != boot and (record.options.remove or (unnamed and record.unit in units)):
+            gone.add(record.id)
+        elif unnamed:
+            units.add(record.unit)
+    return gone
 
 
 class Records:

@@ -1,0 +1,59 @@
+"""What becomes of containers' records when their machine boots again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from agent.containers.container import LOST_CODE, Containers
+from agent.containers.records import Record, Records
+from agent.units.docker_line import ContainerOptions
+
+BOOT, BEFORE = "this", "before"
+
+
+def saved(data: Path, letters: str, at: float, **more: object) -> Record:
+    """Leave a container's record behind, as an earlier boot did."""
+    given = {"name": "", "remove": False, "unit": "", "state": "running", "boot": BEFORE, **more}
+    options = replace(ContainerOptions("busybox"), name=str(given["name"]), remove=bool(given["remove"]))
+    record = Record(
+        id=letters * 16,
+        name=str(given["name"]) or f"made_up_{letters}",
+        image="sha256:0",
+        options=options,
+        args=("sleep", "1"),
+        env=(),
+        user="",
+        directory="",
+        stop_signal="TERM",
+        log_dir=str(data / "log"),
+        created=at,
+        unit=str(given["unit"]),
+        state=str(given["state"]),
+        boot=str(given["boot"]),
+        started=at,
+    )
+    Records(data / "containers").save(record)
+    return record
+
+
+def test_what_a_boot_finds_of_the_last_one(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    saved(data, "aaaa", 1, name="web", unit="web.service", remove=True)
+    saved(data, "bbbb", 2, name="db", unit="db.service")
+    saved(data, "cccc", 3, unit="hello.service", state="exited")
+    saved(data, "dddd", 4, unit="hello.service")
+    saved(data, "eeee", 5, state="exited")
+    saved(data, "ffff", 6, state="exited", remove=True)
+
+    async def boot() -> dict[str, Record]:
+        containers = Containers(data, tmp_path / "run", BOOT)
+        await containers.adopt()
+        return {record.id[:4]: record for record in containers.list()}
+
+    found = asyncio.run(boot())
+    assert sorted(found) == ["bbbb", "dddd", "eeee"], "--rm is obeyed, and of unnamed ones the youngest stays"
+    assert {record.state for record in found.values()} == {"exited"}
+    assert (found["bbbb"].code, found["dddd"].code, found["eeee"].code) == (LOST_CODE, LOST_CODE, 0)
+    assert sorted(path.name[:4] for path in (data / "containers").iterdir()) == ["bbbb", "dddd", "eeee"]
