@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from dataclasses import replace
 from pathlib import Path
 
-from agent.containers.container import LOST_CODE, Containers
+import pytest
+
+from agent.containers.container import LOST_CODE, Conflict, Containers
 from agent.containers.records import Record, Records
+from agent.docker_steps import UnitContainer
 from agent.units.docker_line import ContainerOptions
+from tests.lab import busybox
 
 BOOT, BEFORE = "this", "before"
 
@@ -57,3 +62,21 @@ def test_what_a_boot_finds_of_the_last_one(tmp_path: Path) -> None:
     assert {record.state for record in found.values()} == {"exited"}
     assert (found["bbbb"].code, found["dddd"].code, found["eeee"].code) == (LOST_CODE, LOST_CODE, 0)
     assert sorted(path.name[:4] for path in (data / "containers").iterdir()) == ["bbbb", "dddd", "eeee"]
+
+
+def test_a_units_container_that_was_made_and_never_noted_gives_its_name_back(tmp_path: Path) -> None:
+    async def make() -> tuple[str, str, list[str]]:
+        containers = Containers(tmp_path / "data", tmp_path / "run", BOOT)
+        containers.images.import_tar(io.BytesIO(busybox()), "busybox")
+        options = replace(ContainerOptions("busybox"), name="web", command=("true",))
+        wanted = UnitContainer("web.service", options, tmp_path / "log", "")
+        first = await containers.create(wanted)  # here fleetd is killed: the unit's record does not know of it
+        later = Containers(tmp_path / "data", tmp_path / "run", BOOT)
+        await later.adopt()
+        second = await later.create(wanted)
+        with pytest.raises(Conflict):
+            await later.create(replace(wanted, unit="other.service"))
+        return first, second, [record.id for record in later.list()]
+
+    first, second, left = asyncio.run(make())
+    assert second != first and left == [second]
