@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.pb import node_pb2 as pb
+from fleetd.registry import keys
 from kvstore.client import Client
 from kvstore.errors import StoreError
 from kvstore.model import Member
@@ -20,6 +23,8 @@ log = logging.getLogger("fleetd.voters")
 
 PROMOTE_RETRY_S = 0.2
 ADMIT_TIMEOUT_S = 5.0
+LEARNER_PATIENCE_S = 60.0
+"""A learner whose machine is gone keeps others from joining for this long."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class NotYet:
     """Another change is under way; ask again."""
 
     why: str
+    learner: Member
 
 
 def admit(members: tuple[Member, ...], voters: int, machine_id: str, peer_url: str) -> Keep | Add | AsClient | NotYet:
@@ -58,7 +64,7 @@ def admit(members: tuple[Member, ...], voters: int, machine_id: str, peer_url: s
     learners = [m for m in others if m.is_learner]
     if learners:
         name = learners[0].name or learners[0].peer_urls[0]
-        return NotYet(f"{name} is joining now; one at a time")
+        return NotYet(f"{name} is joining now; one at a time", learners[0])
     return Add(old)
 
 
@@ -70,8 +76,12 @@ def _endpoints(members: tuple[Member, ...]) -> list[str]:
 class Voters:
     """The store's membership, as one machine may change it."""
 
-    def __init__(self, client: Client, voters: int, cluster_id: str) -> None:
+    def __init__(
+        self, client: Client, voters: int, cluster_id: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._client = client
+        self._clock = clock
+        self._waits_for: tuple[int, float] = (0, 0.0)
         self._voters = voters
         self._cluster_id = cluster_id
         self._lock = asyncio.Lock()
@@ -91,7 +101,10 @@ class Voters:
             return pb.JoinResponse(cluster_id=self._cluster_id, why="its store has not told its address yet")
         decision = admit(members, self._voters, request.machine_id, request.peer_url)
         match decision:
-            case NotYet(why):
+            case NotYet(why, learner):
+                if await self._is_gone(learner):
+                    log.warning("removing the learner %x: its machine has been gone for long", learner.id)
+                    await self._client.member_remove(learner.id)
                 return pb.JoinResponse(cluster_id=self._cluster_id, why=why)
             case Add(remove):
                 for member in remove:
@@ -115,6 +128,15 @@ class Voters:
             member=not isinstance(decision, AsClient),
             initial_cluster=initial,
         )
+
+    async def _is_gone(self, learner: Member) -> bool:
+        """Whether a learner that others wait for has had its time, and its machine does not live."""
+        now = self._clock()
+        if self._waits_for[0] != learner.id:
+            self._waits_for = (learner.id, now)
+        if now - self._waits_for[1] < LEARNER_PATIENCE_S:
+            return False
+        return not learner.name or not (await self._client.get(keys.presence(learner.name), count_only=True)).count
 
     async def promote(self, name: str) -> None:
         """Called by a machine for its own member: returns once it votes."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from fleetd.voters import Add, AsClient, Keep, NotYet, admit
+from pathlib import Path
+
+from agent.pb import node_pb2 as pb
+from fleetd.voters import LEARNER_PATIENCE_S, Add, AsClient, Keep, NotYet, Voters, admit
+from kvstore.client import Client
 from kvstore.model import Member
+from tests.unit.kvstore.members import Cluster
 
 
 def member(id_: int, name: str, learner: bool = False) -> Member:
@@ -30,7 +35,7 @@ def test_asking_again_before_it_started_changes_nothing() -> None:
 
 def test_one_learner_at_a_time() -> None:
     got = admit((member(1, "a"), member(2, "b", True)), 3, "c", url("c"))
-    assert got == NotYet("b is joining now; one at a time")
+    assert got == NotYet("b is joining now; one at a time", member(2, "b", True))
 
 
 def test_a_full_store_is_used_through_a_gateway() -> None:
@@ -47,3 +52,26 @@ def test_an_empty_disk_comes_back_as_a_new_member() -> None:
 def test_a_reused_address_replaces_the_member_that_had_it() -> None:
     full = (member(1, "a"), member(2, "b"), member(3, "c"))
     assert admit(full, 3, "d", url("c")) == Add(remove=(3,))
+
+
+async def test_a_learner_that_never_starts_frees_its_seat_after_a_while(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    client = Client(cluster.endpoints)
+    now = 0.0
+    voters = Voters(client, 3, "c", clock=lambda: now)
+    asked = pb.JoinRequest(cluster_name="fleet", machine_id="late", peer_url="http://127.0.0.1:1")
+    try:
+        await client.member_add(["http://127.0.0.1:2"], learner=True)
+        assert "is joining now" in (await voters.join(asked)).why
+        now = LEARNER_PATIENCE_S - 1
+        assert "is joining now" in (await voters.join(asked)).why
+        assert len((await client.member_list()).members) == 2
+        now = LEARNER_PATIENCE_S + 1
+        assert "is joining now" in (await voters.join(asked)).why
+        answer = await voters.join(asked)
+        assert (answer.why, answer.member) == ("", True)
+        (learner,) = [m for m in (await client.member_list()).members if m.is_learner]
+        assert learner.peer_urls == ("http://127.0.0.1:1",)
+    finally:
+        await client.close()
+        cluster.close()
