@@ -114,12 +114,17 @@ class Stores:
         logs = {str(one["name"]): Path(one["log"]).read_text() for one in self.lab.status()["machines"]}
         return next(name for name, text in logs.items() if "founding cluster" in text)
 
-    def connections(self, machine: str, port: int) -> int:
-        """How many connections to a port of a machine have come from itself, whether it accepted them or not."""
-        rows = Path(f"/proc/{self._inits[machine]}/net/tcp").read_text().splitlines()[1:]
-        cells = [row.split()[1:4] for row in rows]
-        found = [near for near, far, state in cells if state == ESTABLISHED and near[:8] == far[:8]]
-        return sum(near.endswith(f":{port:04X}") for near in found)
+    def connected(self, machine: str, program: str) -> int:
+        """How many processes of a program on a machine have a TCP connection, whether it was accepted or not."""
+        init = Path(f"/proc/{self._inits[machine]}")
+        rows = [line.split() for line in (init / "net/tcp").read_text().splitlines()[1:]]
+        open_ones = {f"socket:[{row[9]}]" for row in rows if row[3] == ESTABLISHED}
+        space, count = (init / "ns/pid").readlink(), 0
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (path / "comm").read_text().strip() == program and (path / "ns/pid").readlink() == space:
+                    count += any(str(fd.readlink()) in open_ones for fd in (path / "fd").iterdir())
+        return count
 
     def contents(self, on: str, prefix: str, *, revision: int = 0) -> dict[str, Kept]:
         """All keys under a prefix, by etcdctl from a machine's own member: now, or as its own disk has a revision."""

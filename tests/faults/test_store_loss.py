@@ -67,18 +67,23 @@ def test_a_leader_that_was_frozen_answers_nothing_old(stores: Stores) -> None:
     old = stores.calm()
     others = [name for name in stores.urls if name != old]
     said(stores.ctl(old, "put", "frozen", "old"))
-    with stopped(stores.wait_pid(old)):
-        until(
-            "a write without it", lambda: stores.ctl(others[0], "put", "frozen", "new", at=others).returncode == 0, 20
-        )
-        asked = stores.ctl_words(old, "--command-timeout=20s", "get", "frozen", "--print-value-only")
-        reads = [stores.lab.popen(old, *asked) for _ in range(3)]
-        port = int(stores.urls[old].rpartition(":")[2])
-        until("reads at its door", lambda: stores.connections(old, port) >= len(reads), 10)
-    for read in reads:
-        answer, _ = read.communicate(timeout=30)
-        assert answer.decode().strip() == "new", answer
-    stores.calm()
+
+    def written() -> bool:
+        return stores.ctl(others[0], "put", "frozen", "new", at=others).returncode == 0
+
+    # The load's readers hold open connections to each member: their reads wait in the frozen one's socket.
+    with Load(stores, others[0]) as load:
+        with stopped(stores.wait_pid(old)):
+            until("a write without it", written, BACK_TIMEOUT_S)
+            asked = stores.ctl_words(old, "--command-timeout=20s", "get", "frozen", "--print-value-only")
+            reads = [stores.lab.popen(old, *asked) for _ in range(3)]
+            until("reads at its door", lambda: stores.connected(old, "etcdctl") == len(reads), BACK_TIMEOUT_S)
+        for read in reads:
+            answer, _ = read.communicate(timeout=30)
+            assert answer.decode().strip() == "new", answer
+        stores.calm()
+    for machine in stores.urls:
+        load.check(machine)
 
 
 @pytest.mark.parametrize("whose", ["leader and a follower", "both followers"])
