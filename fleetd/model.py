@@ -33,6 +33,12 @@ class UnitRequest(Entity):
     replace: bool = False
 
 
+class UnitsRequest(Entity):
+    """Many units at once (ours); each has its name."""
+
+    units: list[UnitRequest]
+
+
 class UnitEntity(Entity):
     """A unit: what is wanted of it, and where it is."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from agent.units.errors import UnitError, UnitFileError
@@ -38,11 +39,23 @@ def find_text(api: ApiClient, word: str) -> tuple[str, Path | None]:
     if path is not None:
         return read(api, name, path), path
     template = _template(name)
-    stored = api.unit_file(template) if template else None
+    stored = _stored_text(api, template) if template else None
     if stored is not None:
-        return str(stored["text"]), None
+        return stored, None
     also = f", nor its template {template}" if template else ""
     raise Failure(f"{name} is neither a unit of the cluster nor a file here{also}.")
+
+
+@cache
+def _stored_text(api: ApiClient, name: str) -> str | None:
+    """A template of the cluster: asked for once, however many of its instances are made."""
+    stored = api.unit_file(name)
+    return str(stored["text"]) if stored is not None else None
+
+
+@cache
+def _names(api: ApiClient) -> list[str]:
+    return api.names()
 
 
 def read(api: ApiClient, name: str, path: Path) -> str:
@@ -54,7 +67,7 @@ def read(api: ApiClient, name: str, path: Path) -> str:
     except UnicodeDecodeError as error:
         raise Failure(f"{path}: not a text file in UTF-8 (byte {error.start}).") from error
     try:
-        known = api.names() if any(word in text for word in DEPENDENCIES) else []
+        known = _names(api) if any(word in text for word in DEPENDENCIES) else []
         _, notices = verify(name, text, known)
     except UnitFileError as error:
         place = f"{path}:{error.line}:{error.column}" if error.line else str(path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from hashlib import sha256
+from typing import Annotated, Any
 
 import typer
 
@@ -23,25 +24,30 @@ Replace = Annotated[bool, typer.Option("--replace", help="Use the file here even
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _create(api: ApiClient, word: str, desired: Goal, replace: bool) -> str:
-    """Make sure that the cluster has a unit, and want it in a state; its name."""
-    name = unit_name(word)
-    stored = api.unit_file(name)
-    if stored is None:
-        text, _ = find_text(api, word)
-        api.put_unit(name, desired, text)
-        return name
-    path = local_file(word)
-    if path is not None and path.name == name:
-        text = read(api, name, path)
-        if text != stored["text"]:
+def _create(api: ApiClient, words: list[str], desired: Goal, replace: bool) -> list[str]:
+    """Make sure that the cluster has units, and want them in a state; their names. Nothing is changed when one can't
+    be read."""
+    words = _expand(api, words)
+    known = api.files() if words else {}
+    wanted: dict[str, dict[str, Any]] = {}
+    for word in words:
+        name = unit_name(word)
+        if name not in known:
+            text, _ = find_text(api, word)
+            wanted[name] = {"name": name, "desiredState": desired, "text": text}
+            continue
+        wanted[name] = {"name": name, "desiredState": desired}
+        path = local_file(word)
+        if path is not None and path.name == name:
+            text = read(api, name, path)
+            if sha256(text.encode()).hexdigest() == known[name]:
+                continue
             if replace:
-                api.put_unit(name, desired, text, replace=True)
-                return name
-            warn(f"WARNING: {name} in the cluster differs from the file {path}; use --replace to take the file.")
-    if desired != "inactive":
-        api.put_unit(name, desired)
-    return name
+                wanted[name] |= {"text": text, "replace": True}
+            else:
+                warn(f"WARNING: {name} in the cluster differs from the file {path}; use --replace to take the file.")
+    api.put_units([unit for unit in wanted.values() if "text" in unit or desired != "inactive"])
+    return list(wanted)
 
 
 def _expand(api: ApiClient, words: list[str]) -> list[str]:
@@ -87,7 +93,7 @@ _VERBS: dict[str, str] = {"launched": "start", "loaded": "load", "inactive": "un
 def submit(units: Units, replace: Replace = False, json: Json = False) -> None:
     """Put units into the cluster without starting them."""
     api = client()
-    names = [_create(api, word, "inactive", replace) for word in _expand(api, units)]
+    names = _create(api, units, "inactive", replace)
     if json:
         print_json([{"unit": name, "state": "inactive"} for name in names])
         return
@@ -100,7 +106,7 @@ def load(
 ) -> None:
     """Put units on machines without starting them."""
     api = client()
-    names = [_create(api, word, "loaded", replace) for word in _expand(api, units)]
+    names = _create(api, units, "loaded", replace)
     _wait(api, names, "loaded", no_block, block_attempts, json)
 
 
@@ -109,7 +115,7 @@ def start(
 ) -> None:
     """Start units, and wait until they run; say why one does not."""
     api = client()
-    names = [_create(api, word, "launched", replace) for word in _expand(api, units)]
+    names = _create(api, units, "launched", replace)
     _wait(api, names, "launched", no_block, block_attempts, json)
 
 
@@ -125,8 +131,7 @@ def stop(units: Units, no_block: NoBlock = False, block_attempts: Attempts = 0, 
     """Stop units, which stay on their machines."""
     api = client()
     names = _existing(api, units)
-    for name in names:
-        api.put_unit(name, "loaded")
+    api.put_units([{"name": name, "desiredState": "loaded"} for name in names])
     _wait(api, names, "loaded", no_block, block_attempts, json)
 
 
@@ -134,8 +139,7 @@ def unload(units: Units, no_block: NoBlock = False, block_attempts: Attempts = 0
     """Stop units and take them from their machines; the cluster keeps their files."""
     api = client()
     names = _existing(api, units)
-    for name in names:
-        api.put_unit(name, "inactive")
+    api.put_units([{"name": name, "desiredState": "inactive"} for name in names])
     _wait(api, names, "inactive", no_block, block_attempts, json)
 
 

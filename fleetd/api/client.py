@@ -15,6 +15,10 @@ CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 """Also the longest silence of a stream; the server sends a line every 15 s."""
 
+BODY_BYTES = 1_000_000
+BODY_UNITS = 2_000
+"""What of unit files goes into one request."""
+
 
 class ClientError(Exception):
     """The API can't be reached, or answered with an error; `status` is 0 for the former."""
@@ -148,6 +152,11 @@ class ApiClient:
         """The names of all units."""
         return list(self.request("GET", "/fleetd/v1/names")["names"])
 
+    def files(self) -> dict[str, str]:
+        """The sha256 of every unit's file, by the unit's name."""
+        answer = self.request("GET", "/fleetd/v1/names")
+        return dict(zip(answer["names"], answer["files"], strict=True))
+
     def states(self) -> list[dict[str, Any]]:
         """All reported states, in full."""
         return list(self.request("GET", "/fleetd/v1/states")["states"])
@@ -171,6 +180,20 @@ class ApiClient:
         if text is not None:
             body |= {"text": text, "replace": replace}
         self.request("PUT", f"/fleet/v1/units/{quote(name, safe='')}", body)
+
+    def put_units(self, units: list[dict[str, Any]]) -> None:
+        """Create units, or change what is wanted of them: {"name", "desiredState", "text"?, "replace"?} each."""
+        batch: list[dict[str, Any]] = []
+        size = 0
+        for unit in units:
+            length = len(unit.get("text", ""))
+            if batch and (size + length > BODY_BYTES or len(batch) == BODY_UNITS):
+                self.request("POST", "/fleetd/v1/units", {"units": batch})
+                batch, size = [], 0
+            batch.append(unit)
+            size += length
+        if batch:
+            self.request("POST", "/fleetd/v1/units", {"units": batch})
 
     def delete_unit(self, name: str) -> None:
         """Forget a unit."""

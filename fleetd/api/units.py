@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar
 
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from agent.units.errors import UnitError, UnitFileError
 from agent.units.parse import parse_text
 from agent.units.verify import verify
 from fleetd.api.errors import ApiError
 from fleetd.api.paging import page
-from fleetd.model import UnitEntity, UnitOption, UnitRequest, UnitStateEntity
+from fleetd.model import UnitEntity, UnitOption, UnitRequest, UnitsRequest, UnitStateEntity
 from fleetd.registry import Registry
+from fleetd.registry.many import Missing, Wanted, write_many
 from fleetd.registry.records import Desired, Placed, Wish
 from fleetd.registry.registry import PlacedState
 
+Body = TypeVar("Body", bound=BaseModel)
 Accepts = Callable[[], Awaitable[str]]
 
 TEXT_LIMIT = 1_400_000
@@ -72,6 +76,7 @@ class UnitRoutes:
             web.get("/fleet/v1/state", self.list_states),
             web.get("/fleetd/v1/files/{name}", self.get_file),
             web.get("/fleetd/v1/names", self.names),
+            web.post("/fleetd/v1/units", self.post_units),
         ]
 
     async def _entities(self, wishes: Iterable[Wish]) -> list[UnitEntity]:
@@ -103,8 +108,30 @@ class UnitRoutes:
         return web.json_response({"units": [e.model_dump(by_alias=True) for e in entities], **more})
 
     async def names(self, request: web.Request) -> web.Response:
-        """The names of all units (ours)."""
-        return web.json_response({"names": [wish.name for wish in await self._registry.units()]})
+        """The names of all units, and the sha256 of their files in the same order (ours)."""
+        wishes = await self._registry.units()
+        return web.json_response({"names": [w.name for w in wishes], "files": [w.file for w in wishes]})
+
+    async def post_units(self, request: web.Request) -> web.Response:
+        """Create many units, or change what is wanted of them (ours); all are verified before any is written."""
+        asked = _read(UnitsRequest, await request.read(), request)
+        await self._check_accepts()
+        await asyncio.to_thread(self._verify_all, asked)
+        wanted = [Wanted(item.name, item.desired_state, item.text, item.replace) for item in asked.units]
+        try:
+            await write_many(self._registry, wanted)
+        except Missing as error:
+            raise ApiError(409, str(error)) from error
+        return web.Response(status=204)
+
+    def _verify_all(self, asked: UnitsRequest) -> None:
+        for item in asked.units:
+            if item.text is not None:
+                self._verify(item.name, item.text)
+
+    async def _check_accepts(self) -> None:
+        if self._accepts is not None and (why := await self._accepts()):
+            raise ApiError(503, why)
 
     async def get_unit(self, request: web.Request) -> web.Response:
         wish = await self._wish(request)
@@ -129,8 +156,7 @@ class UnitRoutes:
     async def put_unit(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         asked = await self._asked(request, name)
-        if self._accepts is not None and (why := await self._accepts()):
-            raise ApiError(503, why)
+        await self._check_accepts()
         text = asked.text if asked.text is not None else text_of(asked.options or [])
         if not text:
             if await self._registry.set_desired(name, asked.desired_state) is None:
@@ -147,14 +173,7 @@ class UnitRoutes:
         return web.Response(status=204)
 
     async def _asked(self, request: web.Request, name: str) -> UnitRequest:
-        if not (request.content_type or "").startswith("application/json"):
-            raise ApiError(415, "unsupported content type: use application/json")
-        try:
-            asked = UnitRequest.model_validate_json(await request.read())
-        except ValidationError as error:
-            problem = error.errors()[0]
-            place = ".".join(str(part) for part in problem["loc"])
-            raise ApiError(400, f"invalid unit entity: {place}: {problem['msg']}") from error
+        asked = _read(UnitRequest, await request.read(), request)
         if asked.name and asked.name != name:
             raise ApiError(400, f"name in URL '{name}' differs from unit name in request body '{asked.name}'")
         return asked
@@ -196,6 +215,18 @@ class UnitRoutes:
             )
             entities.append(entity.model_dump(by_alias=True))
         return web.json_response({"states": entities, **more})
+
+
+def _read(model: type[Body], data: bytes, request: web.Request) -> Body:
+    """A request's body. Raises ApiError that names the field which is wrong."""
+    if not (request.content_type or "").startswith("application/json"):
+        raise ApiError(415, "unsupported content type: use application/json")
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise ApiError(400, f"invalid unit entity: {place}: {problem['msg']}") from error
 
 
 def _state_key(item: PlacedState) -> str:
