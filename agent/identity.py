@@ -10,6 +10,8 @@ import re
 import uuid
 from pathlib import Path
 
+from agent import durable
+
 SYSTEM_FILE = Path("/etc/machine-id")
 _FORM = re.compile(r"[0-9a-f]{32}")
 
@@ -40,9 +42,7 @@ def machine_id(named: Path | None, data_dir: Path) -> str:
     if (found := _read(SYSTEM_FILE) or _read(kept)) is not None:
         return found
     made = uuid.uuid4().hex
-    fresh = kept.with_suffix(".new")
-    fresh.write_text(made + "\n")
-    fresh.replace(kept)
+    durable.replace(kept, f"{made}\n".encode())
     return made
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from agent import durable
 from agent.interfaces import Placement
 from agent.units.life import State
 
@@ -76,7 +76,7 @@ class Records:
         """Forget a unit; one without a record is no error."""
         with contextlib.suppress(FileNotFoundError):
             (self.folder / f"{unit}.json").unlink()
-            _sync_folder(self.folder)
+            durable.sync_folder(self.folder)
 
     def load(self) -> tuple[dict[str, UnitRecord], tuple[str, ...]]:
         """Read all units; what can't be read comes back as sentences, and is left where it is."""
@@ -109,27 +109,13 @@ class Records:
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         data = json.dumps({"version": VERSION, **content}, separators=(",", ":")).encode()
-        fresh = path.with_suffix(".new")
         try:
             if not self._made:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._made = True
-            with open(fresh, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fdatasync(file.fileno())
-            fresh.replace(path)
-            _sync_folder(self.folder)
+            durable.replace(path, data)
         except OSError as error:
             raise RecordError(f"{path} can't be written: {error.strerror}.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from agent import durable
 from agent.nodeapi import VERSION, NodeClients
 from agent.pb import node_pb2 as pb
 from fleetd import store
@@ -57,21 +57,6 @@ def read_record(path: Path) -> Record:
         ) from error
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Replace a file so that after a power loss either the old or the new text is there."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("w") as sink:
-        sink.write(text)
-        sink.flush()
-        os.fsync(sink.fileno())
-    fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 class Bootstrap:
     """One machine's way into a cluster, and its answers to others on theirs."""
 
@@ -98,7 +83,7 @@ class Bootstrap:
     def save(self, **changes: object) -> None:
         """Change the record on disk, then in memory."""
         record = dataclasses.replace(self.record, **changes)  # type: ignore[arg-type]
-        write_durably(self._path, json.dumps(dataclasses.asdict(record), indent=1))
+        durable.replace(self._path, json.dumps(dataclasses.asdict(record), indent=1).encode())
         self.record = record
 
     def _hello_request(self) -> pb.HelloRequest:
@@ -305,5 +290,5 @@ def forget_pledge(path: Path) -> str:
     if not record.pledged_to:
         return "this machine has given no pledge"
     fresh = dataclasses.replace(record, pledged_to="", pledged_address="")
-    write_durably(path, json.dumps(dataclasses.asdict(fresh), indent=1))
+    durable.replace(path, json.dumps(dataclasses.asdict(fresh), indent=1).encode())
     return f"forgot the pledge to {record.pledged_to}; start fleetd again"

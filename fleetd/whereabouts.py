@@ -13,7 +13,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from fleetd.bootstrap import Bootstrap, write_durably
+from agent import durable
+from fleetd.bootstrap import Bootstrap
 from fleetd.config import PEER_PORT, Config
 from fleetd.forming import Peer
 from fleetd.registry import keys
@@ -165,7 +166,7 @@ class Whereabouts:
                 return
         if found or self._overrides.exists():
             log.info("the store's peers are elsewhere for now: %s", text)
-            write_durably(self._overrides, text)
+            durable.replace(self._overrides, text.encode())
 
     def _follow(self, found: tuple[str, ...]) -> None:
         if not found or found == self._bootstrap.record.store_endpoints:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from agent import durable
 from agent.images.archive import inside, unpack
 
 FORMAT = 1
@@ -210,7 +211,7 @@ class Images:
 
     def _add(self, config: bytes, tags: Sequence[str]) -> Image:
         digest = hashlib.sha256(config).hexdigest()
-        _write(self._root / "images" / f"{digest}.json", config)
+        durable.replace(self._root / "images" / f"{digest}.json", config)
         for tag in tags:
             self._tags[tag] = f"sha256:{digest}"
         self._save()
@@ -227,7 +228,7 @@ class Images:
         return Image(digest, config, layers, tags, size)
 
     def _save(self) -> None:
-        _write(self._root / "tags.json", json.dumps({"version": FORMAT, "tags": self._tags}).encode())
+        durable.replace(self._root / "tags.json", json.dumps({"version": FORMAT, "tags": self._tags}).encode())
 
 
 def _plain(source: IO[bytes], place: Path) -> IO[bytes]:
@@ -266,12 +267,3 @@ def _json(place: Path, name: str) -> Any:
 def _blob(digest: str) -> str:
     kind, _, value = digest.partition(":")
     return f"blobs/{kind}/{value}"
-
-
-def _write(path: Path, text: bytes) -> None:
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(path)
