@@ -9,6 +9,7 @@ import grp
 import math
 import os
 import pwd
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from agent.units.model import Resources, Service, Unit
 from agent.units.words import split_words
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LIBEXEC = Path(sys.prefix) / "libexec" / "fleetd"
+"""First in the PATH of units: `docker` is there our `dock`, so that lines through a shell reach our containers. Nobody
+else has this folder in PATH: a real docker of the machine's users is not hidden from them."""
 
 
 class ContextError(UnitError):
@@ -70,11 +74,23 @@ def _group(name: str) -> int:
     return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
 
 
+def make_libexec() -> None:
+    """Have the programs in `LIBEXEC`. OSError when this installation can't be written to."""
+    program = LIBEXEC / "docker"
+    target = Path(sys.executable).parent / "dock"
+    if program.is_symlink() and program.readlink() == target:
+        return
+    LIBEXEC.mkdir(mode=0o755, parents=True, exist_ok=True)
+    fresh = program.with_name(f"docker.{os.getpid()}")
+    fresh.symlink_to(target)
+    fresh.replace(program)
+
+
 def environment(unit: Unit, outcome: Outcome, privileged: bool = False) -> dict[str, str]:
     """The variables of a unit's process: PATH, the user's, Environment=, the files', systemd's."""
     service = unit.service
     assert service is not None
-    env = {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8"}
+    env = {"PATH": f"{LIBEXEC}:{DEFAULT_PATH}", "LANG": "C.UTF-8"}
     identity = None if privileged else _identity(service)
     if identity is not None:
         env |= {"USER": identity.name, "LOGNAME": identity.name, "HOME": identity.home, "SHELL": identity.shell}

@@ -13,6 +13,7 @@ from agent import identity, nodeapi
 from agent.containers.container import Containers
 from agent.discovery import Discovery
 from agent.dockerapi.server import DockerApi
+from agent.exec_context import make_libexec
 from agent.supervisor import Supervisor, this_host
 from fleetd import store
 from fleetd.accepting import Accepting
@@ -119,6 +120,10 @@ class Node:
         sockets = [self._config.run_dir / "docker.sock"]
         if not self._config.docker_socket.exists() or self._config.docker_socket.is_symlink():
             sockets.append(self._config.docker_socket)
+        try:
+            await asyncio.to_thread(make_libexec)
+        except OSError as error:
+            log.warning("lines of units that reach docker through a shell won't find it: %s", error)
         await self._containers.adopt()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._containers.run(), name="containers")
