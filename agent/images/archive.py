@@ -6,10 +6,13 @@ It turns whiteouts into overlayfs's and keeps owners, modes, times, devices and 
 from __future__ import annotations
 
 import contextlib
+import errno
+import lzma
 import os
 import shutil
 import stat
 import tarfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -38,12 +41,19 @@ def unpack(source: IO[bytes], root: Path) -> int:
                 total += max(entry.size, 0)
                 if total > MAX_BYTES:
                     raise ArchiveError(f"The archive holds more than {MAX_BYTES >> 30} GiB.")
-                _entry(archive, entry, root, directories)
-    except tarfile.TarError as error:
+                try:
+                    _entry(archive, entry, root, directories)
+                except (OSError, ValueError, OverflowError) as error:
+                    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                        raise
+                    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+                    raise ArchiveError(f"The entry '{entry.name}' can't be made: {reason}.") from error
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ArchiveError(f"The archive can't be read: {error}.") from error
     for path, entry in reversed(directories):
-        if path.is_dir() and not path.is_symlink():
-            os.utime(path, (entry.mtime, entry.mtime))
+        # A later entry may have put a link in its way: what it leads to is none of ours.
+        if inside(root, entry.name) == path and path.is_dir() and not path.is_symlink():
+            _set_times(path, entry)
     return total
 
 
@@ -80,13 +90,18 @@ def _entry(
     archive: tarfile.TarFile, entry: tarfile.TarInfo, root: Path, directories: list[tuple[Path, tarfile.TarInfo]]
 ) -> None:
     path = inside(root, entry.name)
+    if path == root and not entry.isdir():
+        raise ArchiveError(f"The entry '{entry.name}' would replace the root itself.")
     if path != root:
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.name == OPAQUE:
         os.setxattr(path.parent, "trusted.overlay.opaque", b"y")
         return
     if path.name.startswith(WHITEOUT):
-        hidden = path.with_name(path.name.removeprefix(WHITEOUT))
+        name = path.name.removeprefix(WHITEOUT)
+        if name in ("", ".", ".."):
+            raise ArchiveError(f"The whiteout '{entry.name}' names nothing that is in its directory.")
+        hidden = path.with_name(name)
         _clear(hidden)
         os.mknod(hidden, stat.S_IFCHR | 0o000, os.makedev(0, 0))
         return
@@ -130,7 +145,11 @@ def _attributes(path: Path, entry: tarfile.TarInfo) -> None:
             with contextlib.suppress(OSError):
                 raw = value.encode("utf-8", "surrogateescape")
                 os.setxattr(path, name.removeprefix(XATTR), raw, follow_symlinks=False)
-    with contextlib.suppress(OSError):
+    _set_times(path, entry)
+
+
+def _set_times(path: Path, entry: tarfile.TarInfo) -> None:
+    with contextlib.suppress(OSError, OverflowError, ValueError):
         os.utime(path, (entry.mtime, entry.mtime), follow_symlinks=False)
 
 

@@ -5,14 +5,18 @@ Below its directory: `images/<id>.json` (the config, as loaded), `layers/<diff i
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
 import tempfile
+import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,10 +24,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent import durable
-from agent.images.archive import inside, unpack
+from agent.images.archive import MAX_BYTES, ArchiveError, inside, unpack
 
 FORMAT = 1
 MAX_CONFIG_BYTES = 8 << 20
+MAX_LAYER_BYTES = MAX_BYTES + (8 << 30)
+"""Of a layer's uncompressed tar, with its headers."""
+MAX_NESTED_INDEXES = 4
 COPY_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z0-9]+(?:[._\-:/]+[a-z0-9]+)*\Z")
 _TAG = re.compile(r"[\w][\w.\-]{0,127}\Z")
@@ -82,6 +89,8 @@ class Images:
             if saved["version"] > FORMAT:
                 raise ImageError(f"{directory}/tags.json was written by a newer fleetd.")
             self._tags = saved["tags"]
+        self._lock = threading.RLock()
+        self._sweep()
 
     def resolve(self, reference: str) -> Image:
         """The image behind a name, a tag, an id or the beginning of one."""
@@ -103,6 +112,10 @@ class Images:
     def import_tar(self, source: IO[bytes], reference: str = "", message: str = "") -> Image:
         """Make an image of one root file system; answer it, tagged when a reference is given."""
         tag = normal(reference) if reference else ""
+        with self._lock:
+            return self._import(source, tag, message)
+
+    def _import(self, source: IO[bytes], tag: str, message: str) -> Image:
         diff = self._layer(source)
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
@@ -118,17 +131,22 @@ class Images:
         return self._add(json.dumps(config).encode(), [tag] if tag else [])
 
     def load(self, source: IO[bytes]) -> list[Image]:
-        """Take the images of an archive of `docker save` or in OCI layout."""
-        with tempfile.TemporaryDirectory(dir=self._root / "tmp") as name:
+        """Take the images of an archive of `docker save` or in OCI layout; all layers of an image, or none."""
+        with self._lock, tempfile.TemporaryDirectory(dir=self._root / "tmp") as name:
             place = Path(name)
             unpack(source, place)
-            if (place / "manifest.json").is_file():
-                return [
-                    self._loaded(place, item["Config"], item["Layers"], item.get("RepoTags") or [])
-                    for item in _json(place, "manifest.json")
-                ]
-            if (place / "index.json").is_file():
-                return self._load_layout(place)
+            try:
+                if (place / "manifest.json").is_file():
+                    return [
+                        self._loaded(place, item["Config"], item["Layers"], item.get("RepoTags") or [])
+                        for item in _json(place, "manifest.json")
+                    ]
+                if (place / "index.json").is_file():
+                    return self._load_layout(place)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+                raise ImageError(f"The archive's manifest or config can't be understood: {error!r}.", 400) from error
+            finally:
+                self._sweep()
         raise ImageError("The archive holds neither manifest.json nor index.json: it is no saved image.", 400)
 
     def tag(self, image: Image, reference: str) -> None:
@@ -138,6 +156,10 @@ class Images:
 
     def remove(self, reference: str, *, force: bool = False) -> list[dict[str, str]]:
         """Take a name away, and the image with its last name; answer as the API does."""
+        with self._lock:
+            return self._removed(reference, force=force)
+
+    def _removed(self, reference: str, *, force: bool) -> list[dict[str, str]]:
         image = self.resolve(reference)
         by_id = image.id.removeprefix("sha256:").startswith(reference.removeprefix("sha256:"))
         if by_id and len(image.tags) > 1 and not force:
@@ -154,16 +176,24 @@ class Images:
         if image.id not in self._tags.values():
             (self._root / "images" / f"{image.id[7:]}.json").unlink()
             done.append({"Deleted": image.id})
-            kept = {layer for other in self.all() for layer in other.layers}
-            for layer in set(image.layers) - kept:
-                shutil.rmtree(layer)
+            self._sweep()
         return done
+
+    def _sweep(self) -> None:
+        """Delete layers that no image has: of a removed image, of a load that failed or was cut off."""
+        with self._lock:
+            kept = {layer.name for image in self.all() for layer in image.layers}
+            for path in (self._root / "layers").iterdir():
+                if path.stem not in kept:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _load_layout(self, place: Path) -> list[Image]:
         images = []
         for item in _json(place, "index.json")["manifests"]:
             manifest = _json(place, _blob(item["digest"]))
-            while "manifests" in manifest:
+            for _ in range(MAX_NESTED_INDEXES):
+                if "manifests" not in manifest:
+                    break
                 manifest = _json(place, _blob(manifest["manifests"][0]["digest"]))
             notes = item.get("annotations") or {}
             name = notes.get("io.containerd.image.name") or notes.get("org.opencontainers.image.ref.name")
@@ -188,9 +218,11 @@ class Images:
             plain = Path(name) / "layer.tar"
             digest = hashlib.sha256()
             with plain.open("wb") as out, _plain(source, Path(name)) as content:
-                while piece := content.read(COPY_BYTES):
+                while piece := _piece(content):
                     digest.update(piece)
                     out.write(piece)
+                    if out.tell() > MAX_LAYER_BYTES:
+                        raise ImageError(f"A layer has more than {MAX_LAYER_BYTES >> 30} GiB.", 400)
             diff = f"sha256:{digest.hexdigest()}"
             if wanted and diff != wanted:
                 raise ImageError(f"A layer has the digest {diff}, but its image says {wanted}.", 400)
@@ -231,6 +263,13 @@ class Images:
         durable.replace(self._root / "tags.json", json.dumps({"version": FORMAT, "tags": self._tags}).encode())
 
 
+def _piece(content: IO[bytes]) -> bytes:
+    try:
+        return content.read(COPY_BYTES)
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise ArchiveError(f"The archive can't be read: {error}.") from error
+
+
 def _plain(source: IO[bytes], place: Path) -> IO[bytes]:
     """The uncompressed bytes of a stream that may not seek."""
     spool = (place / "given").open("w+b")
@@ -241,9 +280,6 @@ def _plain(source: IO[bytes], place: Path) -> IO[bytes]:
     if magic[:2] == b"\x1f\x8b":
         return gzip.GzipFile(fileobj=spool)  # type: ignore[return-value]
     if magic[:3] == b"BZh" or magic == b"\xfd7zXZ\0":
-        import bz2
-        import lzma
-
         return bz2.BZ2File(spool) if magic[:3] == b"BZh" else lzma.LZMAFile(spool)
     return spool
 
