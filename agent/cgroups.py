@@ -169,6 +169,16 @@ def writes(layout: Layout, limits: Limits) -> tuple[Write, ...]:
     return tuple(out)
 
 
+def counts_swap(layout: Layout) -> bool:
+    """Tell whether the kernel limits swap by group."""
+    hierarchy = layout.of("memory")
+    if hierarchy is None:
+        return False
+    if hierarchy.version == 1:
+        return (hierarchy.mount / "memory.memsw.limit_in_bytes").exists()
+    return any(hierarchy.mount.glob("*/memory.swap.max"))
+
+
 def weight_of_shares(shares: int) -> int:
     """Map v1's cpu.shares (2 to 262144) to v2's cpu.weight (1 to 10000), as OCI runtimes do."""
     return 1 + ((min(max(shares, 2), 262_144) - 2) * 9999) // 262_142
@@ -209,6 +219,10 @@ class Cgroup:
     def child(self, name: str) -> Cgroup:
         """Return the group `name` below this one; it is not made."""
         return Cgroup(f"{self.name}/{name}", layout=self.layout, root=self.root)
+
+    def at(self, oci_path: str) -> Cgroup:
+        """Return the group that an OCI spec names so; it is not made."""
+        return Cgroup(oci_path.strip("/"), layout=self.layout, root="")
 
     def make(self) -> None:
         """Make its directories, and hand controllers down the unified tree."""

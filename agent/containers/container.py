@@ -341,13 +341,18 @@ class Containers:
         if end is not None:
             code = end.code if end.code is not None else 128 + (end.signal or 0)
             reason, at = end.reason, end.at
+        oom_killed = await asyncio.to_thread(self._launcher.oom_killed, life.record)
         try:
             await self._launcher.clear(life.record)
         except (OSError, NftError, LaunchError) as error:
             log.error("container %s: can't clear away: %s", life.record.name, error)
-        life.record = replace(life.record, state="exited", code=code, error=reason, finished=at, pid=0)
+        life.record = replace(
+            life.record, state="exited", code=code, error=reason, finished=at, pid=0, oom_killed=oom_killed
+        )
         life.link = None
         self._records.save(life.record)
+        if not any(other.record.state == "running" or other.lock.locked() for other in self._lives.values()):
+            self._launcher.clear_top()
         life.ended.set()
         await self._tell("die", life.record)
 

@@ -12,7 +12,8 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.containers import oci_spec, rootfs
+from agent import cgroups
+from agent.containers import oci_spec, rootfs, security
 from agent.containers.records import Record
 from agent.images.archive import ArchiveError, inside
 from agent.images.store import Image
@@ -52,6 +53,10 @@ class Launcher:
     def __init__(self, places: Places, network: Bridge) -> None:
         self.places = places
         self.network = network
+        layout = cgroups.detect()
+        self._top = cgroups.Cgroup(oci_spec.CGROUP_PARENT, layout=layout, root="")
+        self._swap = cgroups.counts_swap(layout)
+        self._every = security.own_capabilities()
 
     async def launch(self, record: Record, image: Image) -> tuple[Record, Link]:
         """Have a container that waits for `Link.start`; answer its record with address, ports and pid."""
@@ -95,6 +100,16 @@ class Launcher:
             await asyncio.to_thread(self.network.leave, record.address, record.ports)
         await asyncio.to_thread(rootfs.unmount, self.places.records / record.id)
 
+    def oom_killed(self, record: Record) -> bool:
+        """Whether the kernel killed something in an ended container for want of memory; ask before `clear`."""
+        return self._top.at(oci_spec.cgroup(record)).oom_kills() > 0
+
+    def clear_top(self) -> None:
+        """Remove the control group that all containers share, where none is left in it. None may be starting."""
+        for path in self._top.paths():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
     async def _addressed(self, record: Record, image: Image) -> Record:
         options = record.options
         if options.network in ("host", "none"):
@@ -129,7 +144,8 @@ class Launcher:
         (place / "resolv.conf").write_text(text)
         if record.directory:
             inside(root, f"{record.directory}/.").mkdir(parents=True, exist_ok=True)
-        spec = oci_spec.build(record, root, place, user_of(root, record.user), self._binds(record))
+        user = user_of(root, record.user)
+        spec = oci_spec.build(record, root, place, user, self._binds(record), swap=self._swap, every=self._every)
         (place / "config.json").write_text(json.dumps(spec))
 
     def _binds(self, record: Record) -> list[tuple[str, str, bool]]:

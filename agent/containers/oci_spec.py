@@ -15,6 +15,7 @@ from agent.containers.records import Record
 
 SHM_BYTES = 64 << 20
 CPU_PERIOD_US = 100_000
+CGROUP_PARENT = "fleet-containers"
 _DEVICES = ((1, 3), (1, 8), (1, 7), (5, 0), (1, 5), (1, 9), (5, 1), (10, 200))
 """null, random, full, tty, zero, urandom, console, tun."""
 
@@ -29,11 +30,19 @@ class User:
 
 
 def build(
-    record: Record, root: Path, place: Path, user: User, binds: Sequence[tuple[str, str, bool]]
+    record: Record,
+    root: Path,
+    place: Path,
+    user: User,
+    binds: Sequence[tuple[str, str, bool]],
+    *,
+    swap: bool = False,
+    every: Sequence[str] = security.ALL_CAPABILITIES,
 ) -> dict[str, Any]:
-    """The spec; `binds` are (host path, target, read only), `place` holds the files for /etc."""
+    """The spec; `binds` are (host path, target, read only), `place` holds the files for /etc. With `swap` (the kernel
+    counts it) a memory limit allows as much swap again, as Docker has it; `every` are all capabilities of this host."""
     options = record.options
-    granted = security.capabilities(options.cap_add, options.cap_drop, privileged=options.privileged)
+    granted = security.capabilities(options.cap_add, options.cap_drop, privileged=options.privileged, every=every)
     sets = dict.fromkeys(("bounding", "effective", "permitted"), granted)
     if user.uid != 0:
         sets = {"bounding": granted, "effective": [], "permitted": []}
@@ -53,8 +62,8 @@ def build(
         process["oomScoreAdj"] = options.oom_score_adj
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in _namespaces(record)],
-        "resources": _resources(record),
-        "cgroupsPath": _cgroup(record),
+        "resources": _resources(record, swap),
+        "cgroupsPath": cgroup(record),
         "sysctl": dict(options.sysctls),
     }
     if not options.privileged:
@@ -73,8 +82,9 @@ def build(
     return spec
 
 
-def _cgroup(record: Record) -> str:
-    parent = record.cgroup_parent or record.options.cgroup_parent or "/fleet-containers"
+def cgroup(record: Record) -> str:
+    """The control group of a container, as the spec names it."""
+    parent = record.cgroup_parent or record.options.cgroup_parent or CGROUP_PARENT
     return f"/{parent.strip('/')}/{record.id}"
 
 
@@ -89,7 +99,7 @@ def _namespaces(record: Record) -> list[str]:
     return kinds
 
 
-def _resources(record: Record) -> dict[str, Any]:
+def _resources(record: Record, swap: bool) -> dict[str, Any]:
     options = record.options
     if options.privileged:
         devices = [{"allow": True, "access": "rwm"}]
@@ -103,7 +113,7 @@ def _resources(record: Record) -> dict[str, Any]:
     memory: dict[str, Any] = {
         "limit": options.memory,
         "reservation": options.memory_reservation,
-        "swap": options.memory_swap,
+        "swap": options.memory_swap or (2 * options.memory if swap and options.memory else None),
         "swappiness": options.memory_swappiness,
         "disableOOMKiller": options.oom_kill_disable or None,
     }

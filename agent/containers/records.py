@@ -48,6 +48,8 @@ class Record:
     finished: float = 0.0
     code: int = 0
     error: str = ""
+    oom_killed: bool = False
+    """The kernel killed a process of its last run for want of memory."""
 
 
 def registered(record: Record) -> ContainerRecord:

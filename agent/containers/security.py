@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ _DEFAULT = (
     " AUDIT_WRITE"
 )
 _ALL = (
-    f"{_DEFAULT} DAC_READ_SEARCH LINUX_IMMUTABLE NET_BROADCAST NET_ADMIN IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO"
-    " SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG LEASE AUDIT_CONTROL"
-    " MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ"
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE"
+    " NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN"
+    " SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE"
+    " MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 )
+"""In the kernel's order: a capability's number is its place (capabilities(7))."""
 DEFAULT_CAPABILITIES = tuple(f"CAP_{name}" for name in _DEFAULT.split())
 ALL_CAPABILITIES = tuple(f"CAP_{name}" for name in _ALL.split())
 MASKED = [
@@ -47,12 +49,20 @@ class SecurityError(Exception):
     """A security option can't be met; the text says which."""
 
 
-def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool) -> list[str]:
-    """The capabilities of a container, given `--cap-add` and `--cap-drop`."""
+def own_capabilities(status: str | None = None) -> tuple[str, ...]:
+    """Those that this process (or the text of a /proc/<pid>/status) may hand on: a kernel may know fewer than we do,
+    and a host that is itself a container has fewer."""
+    text = Path("/proc/self/status").read_text() if status is None else status
+    bits = next((int(line.split()[1], 16) for line in text.splitlines() if line.startswith("CapBnd:")), 0)
+    return tuple(name for number, name in enumerate(ALL_CAPABILITIES) if bits >> number & 1)
+
+
+def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool, every: Sequence[str]) -> list[str]:
+    """The capabilities of a container, given `--cap-add` and `--cap-drop`; `every` is what "all" means here."""
     if privileged:
-        return list(ALL_CAPABILITIES)
+        return list(every)
     added, dropped = [_name(item) for item in add], [_name(item) for item in drop]
-    base = ALL_CAPABILITIES if "CAP_ALL" in added else () if "CAP_ALL" in dropped else DEFAULT_CAPABILITIES
+    base = tuple(every) if "CAP_ALL" in added else () if "CAP_ALL" in dropped else DEFAULT_CAPABILITIES
     result = [item for item in base if item not in dropped]
     result += [item for item in added if item != "CAP_ALL" and item not in result]
     return result

@@ -63,7 +63,7 @@ def details(record: Record) -> dict[str, Any]:
             "Running": running,
             "Paused": False,
             "Restarting": False,
-            "OOMKilled": False,
+            "OOMKilled": record.oom_killed,
             "Dead": False,
             "Pid": record.pid,
             "ExitCode": record.code,

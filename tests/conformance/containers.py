@@ -17,7 +17,7 @@ import pytest
 
 BIN = Path(sys.executable).parent
 CLIENT_TIMEOUT_S = 20
-APPLETS = "sh cat sleep echo true id ls hostname env stat kill head tail dd nc wget httpd mount mkdir touch seq ip"
+APPLETS = "sh cat sleep echo true id ls hostname kill tail nc wget httpd mkdir touch seq stty unshare"
 requires = [
     pytest.mark.lab,
     pytest.mark.skipif(
@@ -47,6 +47,7 @@ class Machine:
         self.socket = place / "docker.sock"
         self.namespace = f"test-{os.getpid()}"
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
+        subprocess.run(["ip", "-n", self.namespace, "link", "set", "lo", "up"], check=True)
 
     def up(self) -> None:
         """Start it; it answers when this returns."""
