@@ -39,9 +39,14 @@ impl SimDisk {
             if rest.is_empty() {
                 continue;
             }
-            match rng.below(3) {
+            match rng.below(4) {
                 0 => rest.clear(),
                 1 => rest.truncate(rng.below(rest.len() as u64) as usize),
+                2 => {
+                    // Blocks reach the disk in any order: its head may still be the zeros that lay there.
+                    let missing = rng.below(rest.len() as u64) as usize;
+                    rest[..missing].fill(0);
+                }
                 _ => {
                     let at = rng.below(rest.len() as u64) as usize;
                     let end = (at + 16).min(rest.len());
@@ -49,6 +54,8 @@ impl SimDisk {
                 }
             }
             content.synced.extend(rest);
+            let ahead = rng.below(64) as usize;
+            content.synced.extend(std::iter::repeat_n(0, ahead));
         }
     }
 
@@ -79,8 +86,15 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.with(name, |c| c.unsynced.extend_from_slice(bytes))
+    fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.with(name, |c| {
+            if c.unsynced.is_empty() {
+                assert!(c.synced[offset as usize..].iter().all(|&byte| byte == 0));
+                c.synced.truncate(offset as usize);
+            }
+            assert_eq!(c.synced.len() + c.unsynced.len(), offset as usize);
+            c.unsynced.extend_from_slice(bytes);
+        })
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! Each append is one frame, written and synced before the next begins. So a crash can spoil the last frame only: a bad
 //! frame with nothing valid behind it is a torn tail and is cut; one with valid frames behind it is damage, an error.
+//! A disk may lay zeros ahead of the last frame, so that a sync need not write the file's new length too.
 //! A frame's CRC covers its segment and offset, so that a frame in a wrong place is seen too.
 
 use std::io;
@@ -20,12 +21,13 @@ const MAGIC: [u8; 4] = *b"FLwl";
 /// Magic, length, CRC.
 const FRAME_HEAD: usize = 12;
 
-/// What the log needs of a directory. `create` and `remove` are durable when they return; `append` only after `sync`.
+/// What the log needs of a directory. `create`, `truncate` and `remove` are durable when they return; `append` only
+/// after `sync`. An append begins at `offset`, where the last one ended; `read` may find zeros behind the last one.
 pub trait Disk {
     fn list(&self) -> io::Result<Vec<String>>;
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
     fn create(&mut self, name: &str) -> io::Result<()>;
-    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
     fn sync(&mut self, name: &str) -> io::Result<()>;
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
     fn remove(&mut self, name: &str) -> io::Result<()>;
@@ -245,6 +247,11 @@ impl<D: Disk> Wal<D> {
     }
 
     fn roll(&mut self, number: u64) -> Result<(), WalError> {
+        if let Some(full) = self.segments.last() {
+            // Zeros are the end of the last segment only.
+            self.disk
+                .truncate(&segment_name(full.number), self.length)?;
+        }
         self.disk.create(&segment_name(number))?;
         self.segments.push(Segment {
             number,
@@ -268,7 +275,7 @@ impl<D: Disk> Wal<D> {
         frame.extend_from_slice(&checksum(segment.number, self.length, body).to_le_bytes());
         frame.extend_from_slice(body);
         let name = segment_name(segment.number);
-        self.disk.append(&name, &frame)?;
+        self.disk.append(&name, self.length, &frame)?;
         self.disk.sync(&name)?;
         self.length += frame.len() as u64;
         Ok(())
@@ -286,6 +293,9 @@ impl<D: Disk> Wal<D> {
         let mut last_index = 0;
         while offset < bytes.len() {
             let Some(body) = frame_at(&bytes, number, offset) else {
+                if is_last && offset > 0 && bytes[offset..].iter().all(|&byte| byte == 0) {
+                    break;
+                }
                 let behind =
                     (offset + 1..bytes.len()).find(|&o| frame_at(&bytes, number, o).is_some());
                 if let (true, None) = (is_last, behind) {

@@ -18,8 +18,11 @@ impl Disk for Memory {
         assert!(self.0.insert(name.to_owned(), Vec::new()).is_none());
         Ok(())
     }
-    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.0.get_mut(name).unwrap().extend_from_slice(bytes);
+    fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = self.0.get_mut(name).unwrap();
+        assert!(file[offset as usize..].iter().all(|&byte| byte == 0));
+        file.truncate(offset as usize);
+        file.extend_from_slice(bytes);
         Ok(())
     }
     fn sync(&mut self, _: &str) -> io::Result<()> {
@@ -112,6 +115,32 @@ fn a_tail_torn_anywhere_is_cut_and_the_rest_is_kept() {
         wal.append(&[append(vec![entry(20, 3)], 3)]).unwrap();
         assert_eq!(open(wal.into_disk()).unwrap().entries[19], entry(20, 3));
     }
+}
+
+#[test]
+fn zeros_behind_the_last_frame_are_its_end_and_are_written_over() {
+    let mut disk = written(1 << 20);
+    let (name, bytes) = disk
+        .0
+        .first_key_value()
+        .map(|(n, b)| (n.clone(), b.clone()))
+        .unwrap();
+    disk.0.get_mut(&name).unwrap().resize(bytes.len() + 500, 0);
+    let (mut wal, found) = Wal::open(disk.clone(), ME).unwrap();
+    assert_eq!((found.entries.len(), found.cut), (20, None));
+    wal.append(&[append(vec![entry(21, 1)], 1)]).unwrap();
+    assert_eq!(open(wal.into_disk()).unwrap().entries[20], entry(21, 1));
+    // A last frame of which only a later part reached the disk.
+    let torn = disk.0.get_mut(&name).unwrap();
+    let last = bytes.windows(4).rposition(|w| w == MAGIC).unwrap();
+    torn[last..last + 20].fill(0);
+    let (mut wal, found) = Wal::open(disk, ME).unwrap();
+    assert_eq!(
+        (found.entries.len(), found.cut),
+        (19, Some((name, last as u64)))
+    );
+    wal.append(&[append(vec![entry(20, 3)], 3)]).unwrap();
+    assert_eq!(open(wal.into_disk()).unwrap().entries[19], entry(20, 3));
 }
 
 #[test]
