@@ -12,14 +12,15 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import peers, stores, table
+from benchmarks import machines, peers, stores, table
 from benchmarks.processes import BenchError, Workspace
 from benchmarks.table import Row
 
-PARTS = ("store",)
+PARTS = ("store", "machines")
 ROUNDS, QUICK_ROUNDS = 3, 2
 SECONDS, QUICK_SECONDS = 5.0, 3.0
-TITLES = {"store": "store"}
+TITLES = {"store": "store", "machines": "containers and units"}
+RUNS, QUICK_RUNS = 40, 20
 
 
 def arguments() -> argparse.Namespace:
@@ -80,7 +81,15 @@ def main() -> int:
             if "store" in wanted:
                 compared, left_out = peers.find(not given.no_newest)
                 notes += left_out
-                found["store"] += stores.measure(compared, place, rounds, seconds, say)
+                for row in stores.measure(compared, place, rounds, seconds, say):
+                    found["store"].append(row)
+            if "machines" in wanted:
+                if why := machines.missing():
+                    notes.append(why)
+                else:
+                    runs = QUICK_RUNS if given.quick else RUNS
+                    for row in machines.measure(place, runs, say, notes.append):
+                        found["machines"].append(row)
     except BenchError as error:
         failed = True
         notes.append(str(error))
