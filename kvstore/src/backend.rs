@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use heed::types::Bytes as Raw;
 use heed::{Database, Env, EnvOpenOptions, RwTxn};
@@ -13,6 +14,10 @@ use heed::{Database, Env, EnvOpenOptions, RwTxn};
 const MAP_BYTES: usize = 64 << 30;
 /// Batches that may wait for the writer before applying waits too.
 const QUEUE: usize = 1024;
+/// How long changes are gathered for one commit: its syncs would delay those of the log, which clients wait for.
+const GATHER: Duration = Duration::from_millis(100);
+/// Changes that are committed at once; more memory than theirs is not held.
+const MOST_CHANGES: usize = 10_000;
 /// The layout of the tables; a larger one on disk is refused.
 const LAYOUT: u8 = 1;
 
@@ -261,13 +266,27 @@ fn write_behind(
     progress: &Progress,
 ) {
     while let Ok(first) = inbox.recv() {
-        let (mut batches, mut waiting) = (Vec::new(), Vec::new());
-        let mut take = |order| match order {
-            Order::Write(batch) => batches.push(batch),
-            Order::Flush(done) => waiting.push(done),
-        };
-        take(first);
-        inbox.try_iter().for_each(take);
+        let (mut batches, mut waiting, mut changes) = (Vec::new(), Vec::new(), 0);
+        let end = Instant::now() + GATHER;
+        let mut next = Some(first);
+        while let Some(order) = next.take() {
+            match order {
+                Order::Write(batch) => {
+                    changes += batch.changes.len();
+                    batches.push(batch);
+                }
+                Order::Flush(done) => waiting.push(done),
+            }
+            // Who waits for a flush, or for room in the queue after a long commit, is not kept waiting.
+            next = if changes >= MOST_CHANGES {
+                None
+            } else if waiting.is_empty() {
+                let left = end.saturating_duration_since(Instant::now());
+                inbox.recv_timeout(left).ok()
+            } else {
+                inbox.try_recv().ok()
+            };
+        }
         if let Some(last) = batches.last() {
             let (applied, revision) = (last.applied, last.revision);
             let result = env
