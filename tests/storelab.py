@@ -87,9 +87,9 @@ class Stores:
         found = {}
         for one in json.loads(done.stdout or b"[]") or []:
             status, head = one["Status"], one["Status"]["header"]
-            found[names[one["Endpoint"]]] = State(
-                head["member_id"], status.get("leader", 0), head["raft_term"], status["raftIndex"], head["revision"]
-            )
+            # What is zero is left out: of a learner, everything until it has its snapshot.
+            numbers = (status.get("leader"), head.get("raft_term"), status.get("raftIndex"), head.get("revision"))
+            found[names[one["Endpoint"]]] = State(head["member_id"], *(int(number or 0) for number in numbers))
         return found
 
     def calm(self) -> str:
