@@ -28,6 +28,8 @@ from cli.lab.machine import CGROUP_ROOT, Machine
 from cli.lab.switch import Cut, LabError
 
 STATE_DIR = Path("/run/fleet-lab")
+HOST = ".host"
+"""The lock of what labs share, held for moments only: to remove the mount point takes every machine's mount with it."""
 DATA_DIR = Path("/var/lib/fleet-lab")
 MAX_MACHINES = 99
 FIRST_HOST = 10
@@ -138,7 +140,8 @@ def up(name: str, count: int, folder: Path | None, *, daemon: tuple[str, ...], a
         raise LabError(f"lab {name} is up ({names}); `fleet-lab down --name {name}` first")
     down(name)
     lab = Lab(name, str(folder.resolve() if folder else DATA_DIR / name), count, daemon, args)
-    lab.save()
+    with lock(HOST):
+        lab.save()
     for number in range(1, count + 1):
         lab.add(f"m{number}")
     switch.make(name)
@@ -161,9 +164,10 @@ def down(name: str) -> bool:
             with contextlib.suppress(OSError):
                 folder.rmdir()
     shutil.rmtree(_folder(name), ignore_errors=True)
-    if not any(path.is_dir() for path in STATE_DIR.glob("*")):
-        with contextlib.suppress(OSError):
-            Path("/var/lib/fleetd").rmdir()  # the mount point, if it holds nothing of the host's own
+    with lock(HOST):
+        if not any(path.is_dir() for path in STATE_DIR.glob("*")):
+            with contextlib.suppress(OSError):
+                Path("/var/lib/fleetd").rmdir()  # the mount point, if it holds nothing of the host's own
     return found
 
 
