@@ -14,8 +14,9 @@ from typing import Protocol
 
 from agent.cgroups import Cgroup, CgroupError
 from agent.exec_context import ContextError, Outcome, environment, limits
+from agent.isolation import ISOLATION_LABEL, Isolation
 from agent.journal import write_note
-from agent.processes import Tell, boot_seconds
+from agent.processes import ENDING, Permit, Tell, boot_seconds
 from agent.records import ProcessRecord
 from agent.units import life
 from agent.units.command import Command, expand_variables
@@ -101,8 +102,13 @@ class DockerSteps:
         runner: ContainerRunner,
         tell: Tell,
         keep: Callable[[int, str], Awaitable[None]],
+        isolation: Isolation | None = None,
+        permit: Permit | None = None,
     ) -> None:
-        """`keep` saves the container of a slot before it is started."""
+        """`keep` saves the container of a slot before it is started, `isolation` is for the monitor of the unit's own
+        container, `permit` is awaited before one starts."""
+        self._isolation = isolation
+        self._permit = permit
         self.unit = unit
         self.cgroup = cgroup
         self._runner = runner
@@ -157,7 +163,7 @@ class DockerSteps:
                     again = record.container == container
                     if step.foreground and not again:
                         await self._keep(record.slot, container)
-                    code = await self._start(record.slot, container, foreground=step.foreground, again=again)
+                    code = await self._start(record, unit, container, foreground=step.foreground, again=again)
                 case "stop":
                     await self._runner.stop(container, step.timeout)
                 case "kill":
@@ -180,19 +186,28 @@ class DockerSteps:
                 group.make()
                 group.limit(limits(unit.service.resources))
                 parent = group.oci_path
-            wanted = UnitContainer(self.unit, _resolve(options, env), Path(record.log_dir), parent)
+            options = _resolve(options, env)
+            if self._isolation is not None and not options.detach:
+                options = replace(options, labels=(*options.labels, (ISOLATION_LABEL, self._isolation.text())))
+            wanted = UnitContainer(self.unit, options, Path(record.log_dir), parent)
             container = await self._runner.create(wanted)
             await self._keep(record.slot, container)
-        code = await self._start(record.slot, container, foreground=not options.detach, again=again)
+        code = await self._start(record, unit, container, foreground=not options.detach, again=again)
         if options.remove and not options.detach:
             await self._runner.remove(container, force=True, volumes=True)
         return code
 
-    async def _start(self, slot: int, container: str, *, foreground: bool, again: bool) -> int:
+    async def _start(self, record: ProcessRecord, unit: Unit, container: str, *, foreground: bool, again: bool) -> int:
         """Start a container, unless an earlier fleetd did (`again`), and stay with it."""
+        slot = record.slot
+        due = not again or not await self._runner.has_started(container)
+        if due and self._permit is not None and record.phase not in ENDING:
+            self._tell(life.Paused(slot, boot_seconds()))
+            await self._permit(unit)
+            self._tell(life.Resumed(slot, boot_seconds()))
         self._containers[slot] = container
         pid = 0
-        if not again or not await self._runner.has_started(container):
+        if due:
             pid = await self._runner.start(container)
         if not foreground:
             return 0

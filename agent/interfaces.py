@@ -68,6 +68,11 @@ class Cluster(Protocol):
         """Publish unit states; the newest per unit wins. Returns at once; sending comes later."""
         ...
 
+    async def confirm(self, unit: str) -> bool:
+        """Whether the unit is placed here now, by the cluster's own word; False also when it can't be asked, or
+        thinks that this machine is dead."""
+        ...
+
     async def report_containers(self, changed: Sequence[ContainerRecord], gone: Sequence[str]) -> None:
         """Publish running containers; `gone` holds ids."""
         ...

@@ -11,11 +11,13 @@ import logging
 import shutil
 import signal as signals
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
 from agent.cgroups import Cgroup, CgroupError
 from agent.exec_context import ContextError, Outcome, limits, monitor_command
+from agent.isolation import Isolation
 from agent.monitor import link as monitors
 from agent.records import ProcessRecord
 from agent.units import life
@@ -23,6 +25,11 @@ from agent.units.command import Command
 from agent.units.model import Unit
 
 log = logging.getLogger(__name__)
+
+
+Permit = Callable[[Unit], Awaitable[None]]
+ENDING = ("reload", "stop", "stop-post")
+"""Phases that need no permit."""
 
 
 class Tell(Protocol):
@@ -40,7 +47,18 @@ def boot_seconds(unix: float | None = None) -> float:
 class Processes:
     """All monitors of one unit."""
 
-    def __init__(self, unit: str, cgroup: Cgroup, tell: Tell) -> None:
+    def __init__(
+        self,
+        unit: str,
+        cgroup: Cgroup,
+        tell: Tell,
+        isolation: Isolation | None = None,
+        permit: Permit | None = None,
+    ) -> None:
+        """`isolation` is for the monitor of the main process; `permit` is awaited before anything starts."""
+        self._isolation = isolation
+        self._permit = permit
+        self._asking: set[int] = set()
         self.unit = unit
         self.cgroup = cgroup
         self._tell = tell
@@ -70,6 +88,8 @@ class Processes:
         notify = service.notify_access if service.notify_access != "exec" else "all"
         group = self.cgroup.child("payload" if main else "control")
         monitor_group = self.cgroup.child("monitor")
+        if self._permit is not None and record.phase not in ENDING:
+            await self._ask(record.slot, unit)
         try:
             process = monitor_command(unit, command, outcome)
             group.make()
@@ -86,6 +106,7 @@ class Processes:
                 payload_cgroups=group.paths(),
                 notify=notify if main or service.notify_access in ("exec", "all") else "none",
                 pid_file=Path(service.pid_file) if forking and service.pid_file else None,
+                isolation=self._isolation if main else None,
             )
             link = await monitors.spawn(spec)
         except (ContextError, CgroupError, monitors.MonitorError, OSError) as error:
@@ -93,6 +114,17 @@ class Processes:
             self._tell(life.Exited(record.slot, boot_seconds(), unable=True), str(error), ended=True)
             return
         await self._listen(record, link)
+
+    async def _ask(self, slot: int, unit: Unit) -> None:
+        """Wait for the permit, with the unit's start timeout standing still."""
+        assert self._permit is not None
+        self._tell(life.Paused(slot, boot_seconds()))
+        self._asking.add(slot)
+        try:
+            await self._permit(unit)
+        finally:
+            self._asking.discard(slot)
+        self._tell(life.Resumed(slot, boot_seconds()))
 
     async def _reconnect(self, record: ProcessRecord) -> None:
         run_dir = Path(record.run_dir)
@@ -109,7 +141,12 @@ class Processes:
             started.set()
 
     async def settle(self) -> None:
-        """Return when no process is in the middle of being started, where a signal would miss it."""
+        """Return when no process is in the middle of being started, where a signal would miss it. What waits for its
+        permit is given up."""
+        for slot in list(self._asking):
+            self._tasks[slot].cancel()
+            self._under_way(slot)
+            self._tell(life.Exited(slot, boot_seconds(), signal=int(signals.SIGTERM)), ended=True)
         for started in list(self._starting.values()):
             await started.wait()
 

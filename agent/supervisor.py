@@ -14,6 +14,7 @@ from pathlib import Path
 from agent import adopt
 from agent.cgroups import Layout, detect, own_root
 from agent.docker_steps import ContainerRunner
+from agent.guard import Guard
 from agent.interfaces import Cluster, Placement, UnitState
 from agent.processes import boot_seconds
 from agent.reconcile import Adopt, Found, Halt, Launch, Load, Step, Unload, reconcile
@@ -49,8 +50,10 @@ class Supervisor:
         host: Host,
         layout: Layout | None = None,
         cgroup_root: str | None = None,
+        page: Path | None = None,
     ) -> None:
-        """`boot` is what `identity.boot()` says; journals go to `data_dir/journal`, records to `data_dir/units`."""
+        """`boot` is what `identity.boot()` says; journals go to `data_dir/journal`, records to `data_dir/units`.
+        `page` is where fleet-presence writes when the cluster answered last."""
         layout = layout or detect()
         self.site = Site(
             records=Records(data_dir / "units"),
@@ -61,9 +64,12 @@ class Supervisor:
             layout=layout,
             cgroup_root=own_root(layout) if cgroup_root is None else cgroup_root,
             containers=containers,
+            page=page,
+            permit=self._permit,
         )
         self._cluster = cluster
         self._runners: dict[str, UnitRunner] = {}
+        self._guard = Guard(cluster, page, self._runners, self._wish)
         self._wanted: dict[str, Placement] = {}
         self._known = False
         """Placements came from the cluster since this start."""
@@ -88,6 +94,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_placements(), name="placements")
                 group.create_task(self._turn(), name="supervisor")
+                group.create_task(self._guard.run(), name="isolation")
         finally:
             await asyncio.gather(*(runner.close() for runner in self._runners.values()))
 
@@ -131,6 +138,9 @@ class Supervisor:
                 await self._carry_out(step)
         self._adopted.set()
         self._wake.set()
+
+    async def _permit(self, unit: Unit) -> None:
+        await self._guard.permit(unit)
 
     def _runs_when_isolated(self, place: Placement) -> bool:
         try:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGCONT
 
-from agent import journal
+from agent import isolation, journal
 from agent.cgroups import Cgroup, CgroupError, Layout
 from agent.docker_steps import ContainerRunner, DockerSteps
 from agent.exec_context import Outcome
@@ -47,6 +47,10 @@ class Site:
     layout: Layout
     cgroup_root: str
     containers: ContainerRunner
+    page: Path | None = None
+    """Where fleet-presence writes when the cluster answered last."""
+    permit: Callable[[Unit], Awaitable[None]] | None = None
+    """Returns when a unit with StopWhenIsolated= may start."""
 
 
 class UnitRunner:
@@ -64,8 +68,11 @@ class UnitRunner:
         """`since` of the failure for which OnFailure= was obeyed."""
         self._changed = changed
         cgroup = Cgroup(unit.name, layout=site.layout, root=site.cgroup_root)
-        self._processes = Processes(unit.name, cgroup, self._tell)
-        self._docker = DockerSteps(unit.name, cgroup, site.containers, self._tell, self._keep_container)
+        bound = isolation.of(unit, site.page)
+        permit = self._permitted if site.permit and unit.fleet.stop_when_isolated is not None else None
+        self._awaits_permit = False
+        self._processes = Processes(unit.name, cgroup, self._tell, bound, permit)
+        self._docker = DockerSteps(unit.name, cgroup, site.containers, self._tell, self._keep_container, bound, permit)
         self._queue: asyncio.Queue[tuple[life.Event, str, bool]] = asyncio.Queue(QUEUE_LIMIT)
         self._stepping = False
         self._timer: asyncio.TimerHandle | None = None
@@ -94,9 +101,29 @@ class UnitRunner:
     def _tell(self, event: life.Event, reason: str = "", *, ended: bool = False) -> None:
         self._queue.put_nowait((event, reason, ended))
 
+    async def _permitted(self, unit: Unit) -> None:
+        assert self.site.permit is not None
+        self._awaits_permit = True
+        self._changed(self)
+        try:
+            await self.site.permit(unit)
+        finally:
+            self._awaits_permit = False
+            self._changed(self)
+
     def status(self) -> UnitState:
         """What the cluster is told of it."""
         state = self.state
+        if self._awaits_permit and state.active in ("active", "activating"):
+            return UnitState(
+                self.name,
+                self.record.epoch,
+                "loaded",
+                "activating",
+                "start",
+                since=self.record.since,
+                why=isolation.WAITING,
+            )
         return UnitState(
             unit=self.name,
             epoch=self.record.epoch,

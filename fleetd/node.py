@@ -23,7 +23,7 @@ from fleetd.config import NODE_PORT, Config
 from fleetd.engine.leader import Engine
 from fleetd.journals import Journals
 from fleetd.peers import PeerAnswers
-from fleetd.presence import Presence
+from fleetd.presence import PAGE, Presence
 from fleetd.processes import Program
 from fleetd.registry import Registry
 from fleetd.registry.records import Machine
@@ -82,6 +82,7 @@ class Node:
             run_dir=config.run_dir,
             boot=self.boot,
             host=this_host(self.machine_id, self.boot),
+            page=config.run_dir / PAGE,
         )
 
     async def run(self) -> None:
@@ -236,6 +237,8 @@ class Node:
             except StoreError as error:
                 log.warning("can't announce this machine yet: %s", error)
                 await asyncio.sleep(STORE_RETRY_S)
+        if self._presence is not None:
+            self._presence.announced(lease)
         self._link.set_lease(lease, returning=returning)
 
     def _machine(self) -> Machine:

@@ -18,6 +18,8 @@ LEASE_TTL_S = 3
 GRACE_S = 60
 CHECK_IN_S = 1.0
 CONNECT_RETRY_S = 0.05
+PAGE = "presence.page"
+"""In the run directory: when the store answered last, for the monitors of units with StopWhenIsolated=."""
 LINE_BYTES = 64 * 1024
 
 HasLease = Callable[[int, bool | None], Awaitable[None]]
@@ -31,9 +33,11 @@ class Presence:
         self._lease_file = run_dir / "lease.json"
         self._settings = run_dir / "presence.json"
         self._endpoints = list(endpoints)
-        self._page = run_dir / "presence.page"
+        self._page = run_dir / PAGE
         self._program = Program("fleet-presence", [program, str(self._settings)], run_dir, log_dir, {})
         self._before = self._kept_lease()
+        self._announced = 0
+        self._writer: asyncio.StreamWriter | None = None
 
     def _kept_lease(self) -> int:
         """The lease that an earlier fleetd of this boot reported under, 0 for none."""
@@ -50,6 +54,12 @@ class Presence:
     def set_endpoints(self, endpoints: Sequence[str]) -> None:
         """Renew there from the next check-in on."""
         self._endpoints = list(endpoints)
+
+    def announced(self, lease: int) -> None:
+        """The cluster knows the machine under this lease: from now on its renewals count for StopWhenIsolated=."""
+        self._announced = lease
+        if self._writer is not None:
+            self._writer.write(self._line(op="announced", lease=lease))
 
     async def run(self, has_lease: HasLease) -> None:
         """Keep the process running and call `has_lease(id, returning)` for each lease; runs until cancelled.
@@ -74,6 +84,9 @@ class Presence:
                 except OSError:
                     await asyncio.sleep(CONNECT_RETRY_S)
                     continue
+                self._writer = writer
+                if self._announced:
+                    self.announced(self._announced)
                 checking = asyncio.create_task(self._check_in(writer))
                 try:
                     while line := await reader.readline():
@@ -88,6 +101,7 @@ class Presence:
                 except OSError as error:
                     log.warning("fleet-presence went away (%s); it is started again", error)
                 finally:
+                    self._writer = None
                     checking.cancel()
                     writer.close()
 

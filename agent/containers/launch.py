@@ -17,6 +17,7 @@ from agent.containers import oci_spec, rootfs, security
 from agent.containers.records import Record
 from agent.images.archive import ArchiveError, inside
 from agent.images.store import Image
+from agent.isolation import Isolation
 from agent.monitor.link import Bundle, Created, Exited, Link, MonitorError, MonitorSpec, read_exit, spawn
 from agent.network import bridge, names
 from agent.network.bridge import Bridge
@@ -74,6 +75,7 @@ class Launcher:
                 bundle=Bundle(place, record.id, _runtime(), self.places.runtime_root),
                 tty=record.options.tty,
                 stdin_open=record.options.interactive,
+                isolation=Isolation.read(record.options.labels),
             )
             link = await spawn(spec)
             pid = await _created(link)

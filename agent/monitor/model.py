@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from agent.isolation import Isolation
+
 Whom = Literal["main", "all"]
 
 
@@ -76,6 +78,8 @@ class MonitorSpec:
     """Whose messages on NOTIFY_SOCKET count."""
     pid_file: Path | None = None
     """Type=forking: where the daemon writes its pid; without it the only process left is the main one."""
+    isolation: Isolation | None = None
+    """When to end the payload without being told."""
     log_max_bytes: int = 10 * 1024 * 1024
     log_max_files: int = 5
 

@@ -19,7 +19,7 @@ from fleetd.registry.follow import RETRY_S, Changed, Listed, follow, list_prefix
 from fleetd.registry.records import RUNNING, Placed, Presence, Return
 from kvstore.client import Client
 from kvstore.errors import LeaseNotFound, StoreError
-from kvstore.model import Op
+from kvstore.model import Compare, Op
 
 log = logging.getLogger(__name__)
 BATCH = 128
@@ -89,6 +89,21 @@ class ClusterLink:
         for container_id in gone:
             self._containers.pop(container_id, None)
             self._put(keys.container(self._machine, container_id), None)
+
+    async def confirm(self, unit: str) -> bool:
+        """Whether the unit is placed here and the machine is present under its own lease, by the store's word."""
+        lease = self._lease
+        if self._returning or not lease:
+            return False
+        held = [
+            Compare.lease(keys.presence(self._machine), "=", lease),
+            Compare.create(keys.placement(self._machine, unit), ">", 0),
+        ]
+        try:
+            return (await self._client.txn(held, [])).succeeded
+        except StoreError as error:
+            log.debug("The placement of %s can't be confirmed now: %s", unit, error)
+            return False
 
     def _put(self, key: bytes, value: bytes | None) -> None:
         self._dirty[key] = value

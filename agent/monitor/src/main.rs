@@ -3,6 +3,7 @@
 //! set up, and lives on as a daemon. It decides nothing.
 
 mod control;
+mod isolation;
 mod log;
 mod notify;
 mod orders;
@@ -204,6 +205,7 @@ fn hold(mut ready: Ready) -> io::Result<()> {
         if fds[1].revents != 0 {
             payload.control.accept();
         }
+        payload.enforce_isolation();
         let leave = payload.settle();
         payload.control.sweep();
         if leave {

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use serde_json::{json, Value};
 
 use crate::control::{Order, Request};
+use crate::isolation;
 use crate::payload::{Payload, Phase};
 use crate::record;
 use crate::spawn;
@@ -76,6 +77,9 @@ impl Payload {
         if self.ended.is_some() {
             return Err(format!("{} has ended", self.spec.id));
         }
+        if self.isolated() {
+            return Err(format!("{}: {}", self.spec.id, isolation::REASON));
+        }
         match (self.phase, &self.spec.bundle) {
             (Phase::Held, None) => self.start_command(),
             (Phase::Created, Some(bundle)) => match spawn::start(&self.spec, bundle, self.oom_score) {
@@ -88,7 +92,7 @@ impl Payload {
         Ok(json!({}))
     }
 
-    fn signal(&mut self, signal: i32, whom: &str) -> Result<Value, String> {
+    pub(crate) fn signal(&mut self, signal: i32, whom: &str) -> Result<Value, String> {
         if !(0..=64).contains(&signal) {
             return Err(format!("there is no signal {signal}"));
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{json, Value};
 
 use crate::control::Control;
+use crate::isolation::{self, Stage};
 use crate::log::Log;
 use crate::notify::{self, NotifySocket};
 use crate::record;
@@ -56,6 +57,7 @@ pub struct Payload {
     pub(crate) drain_until: Option<Instant>,
     pub(crate) oom_score: i32,
     pub(crate) leaving: bool,
+    pub(crate) stage: Stage,
 }
 
 impl Payload {
@@ -86,6 +88,7 @@ impl Payload {
             drain_until: None,
             oom_score,
             leaving: false,
+            stage: Stage::default(),
         }
     }
 
@@ -112,6 +115,9 @@ impl Payload {
     }
 
     pub(crate) fn start_command(&mut self) {
+        if self.isolated() {
+            return self.end_isolated();
+        }
         let Some(command) = &self.spec.command else {
             return;
         };
@@ -156,9 +162,16 @@ impl Payload {
 
     pub(crate) fn end(&mut self, ended: Ended, reason: String) {
         if self.ended.is_none() && self.phase != Phase::Ended {
+            let isolated = self.stage != Stage::Watching && reason.is_empty();
+            let reason = if isolated { isolation::REASON.to_string() } else { reason };
             self.ended = Some((ended, reason));
             self.drain_until = Some(Instant::now() + DRAIN);
         }
+    }
+
+    /// What may not run is as good as ended by a signal.
+    fn end_isolated(&mut self) {
+        self.end(Ended { code: None, signal: Some(libc::SIGTERM), dumped: false }, isolation::REASON.to_string());
     }
 
     /// Takes all children that have ended.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::isolation::Isolation;
+
 pub const PROTOCOL_VERSION: u32 = 1;
 
 #[derive(Debug, Deserialize)]
@@ -32,6 +34,7 @@ pub struct Spec {
     pub pid_file: Option<PathBuf>,
     pub log_max_bytes: u64,
     pub log_max_files: u64,
+    pub isolation: Option<Isolation>,
 }
 
 #[derive(Debug, Deserialize)]

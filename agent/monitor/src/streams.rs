@@ -87,7 +87,7 @@ impl Payload {
     /// Until when the loop may sleep.
     pub fn wake_at(&self) -> Option<Instant> {
         let look = self.looks_for_main().then(|| Instant::now() + PID_FILE_RETRY);
-        [self.drain_until, look].into_iter().flatten().min()
+        [self.drain_until, look, self.isolation_wake()].into_iter().flatten().min()
     }
 
     /// Tells the exit once all output is in the log. True when the monitor may leave.

@@ -14,9 +14,10 @@
 //!   {"op":"checkin"}                           fleetd lives; the grace begins anew
 //!   {"op":"status"}                            asks, and counts as no check-in
 //!   {"op":"endpoints","endpoints":[URL, ...]}  from now on these
+//!   {"op":"announced","lease":ID}              the cluster knows the machine under this lease (another one is ignored)
 //!
-//! Shared page: bytes 0..8 the CLOCK_BOOTTIME of the last answered renewal in ms, 8..16 the lease id, little endian,
-//! each written whole.
+//! Shared page: bytes 0..8 the CLOCK_BOOTTIME of the last answered renewal in ms, 8..16 the lease id, 16..24 like 0..8 but
+//! of renewals under a lease that was announced (monitors go by it), little endian, each written whole.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -68,6 +69,8 @@ struct Kept {
     version: u32,
     boot: String,
     lease: i64,
+    #[serde(default)]
+    announced: bool,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +79,7 @@ enum Asked {
     Checkin,
     Status,
     Endpoints { endpoints: Vec<String> },
+    Announced { lease: i64 },
 }
 
 /// The page that monitors read without asking anyone.
@@ -109,16 +113,25 @@ impl Page {
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {
-        debug_assert!(index < 2);
-        // SAFETY: both words are inside the mapping, aligned, and only touched atomically.
+        debug_assert!(index < 3);
+        // SAFETY: the words are inside the mapping, aligned, and only touched atomically.
         unsafe { &*self.0.add(index) }
     }
 
-    fn answered(&self, lease: i64) {
+    fn answered(&self, lease: i64, announced: bool) {
+        let now = boot_time_ms().to_le();
         self.word(1)
             .store((lease as u64).to_le(), Ordering::Release);
-        self.word(0)
-            .store(boot_time_ms().to_le(), Ordering::Release);
+        self.word(0).store(now, Ordering::Release);
+        if announced {
+            self.word(2).store(now, Ordering::Release);
+        }
+    }
+
+    /// The lease of the last answer was announced after it.
+    fn announced(&self) {
+        self.word(2)
+            .store(self.word(0).load(Ordering::Acquire), Ordering::Release);
     }
 
     fn answered_ms(&self) -> u64 {
@@ -140,6 +153,8 @@ struct Holder {
     client: Client,
     page: Page,
     lease: watch::Sender<i64>,
+    /// The cluster knows the machine under the lease.
+    announced: Cell<bool>,
     checked_in: Cell<Instant>,
     called: Notify,
     failed: RefCell<String>,
@@ -195,7 +210,7 @@ impl Holder {
         if lease != 0 {
             match self.client.keep_alive(lease).await {
                 Ok(ttl) if ttl > 0 => {
-                    self.page.answered(lease);
+                    self.page.answered(lease, self.announced.get());
                     return Ok(());
                 }
                 Ok(_) => report!("fleet-presence: lease {lease:x} is lost"),
@@ -223,9 +238,10 @@ impl Holder {
             })
             .await
             .map_err(|status| format!("no lease was granted: {}", status.message()))?;
+        self.announced.set(false);
         self.keep(grant.id)
             .map_err(|error| format!("{} was not written: {error}", self.file.display()))?;
-        self.page.answered(grant.id);
+        self.page.answered(grant.id, false);
         self.lease.send_replace(grant.id);
         Ok(())
     }
@@ -235,6 +251,7 @@ impl Holder {
             version: 1,
             boot: self.boot.clone(),
             lease,
+            announced: self.announced.get(),
         })?;
         let fresh = self.file.with_extension("new");
         fs::write(&fresh, text)?;
@@ -248,6 +265,17 @@ impl Holder {
                 self.called.notify_one();
             }
             Ok(Asked::Status) => {}
+            Ok(Asked::Announced { lease }) => {
+                if lease != 0 && lease == *self.lease.borrow() && !self.announced.replace(true) {
+                    self.page.announced();
+                    if let Err(error) = self.keep(lease) {
+                        eprintln!(
+                            "fleet-presence: {} was not written: {error}",
+                            self.file.display()
+                        );
+                    }
+                }
+            }
             Ok(Asked::Endpoints { endpoints }) => {
                 if let Err(status) = self.client.set_endpoints(&endpoints) {
                     return serde_json::json!({"ok": false, "error": status.message()});
@@ -323,9 +351,9 @@ async fn run(config: Config) -> Result<(), Failure> {
     let kept = fs::read(&config.lease_file)
         .ok()
         .and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
-    let lease = kept
+    let (lease, announced) = kept
         .filter(|kept| kept.version == 1 && kept.boot == boot)
-        .map_or(0, |kept| kept.lease);
+        .map_or((0, false), |kept| (kept.lease, kept.announced));
     let client =
         Client::new(&config.endpoints, CALL_WAIT).map_err(|status| status.message().to_string())?;
     if config.socket.exists() {
@@ -336,6 +364,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         client,
         page: Page::open(&config.page)?,
         lease: watch::Sender::new(lease),
+        announced: Cell::new(announced),
         checked_in: Cell::new(Instant::now()),
         called: Notify::new(),
         failed: RefCell::default(),

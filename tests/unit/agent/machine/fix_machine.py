@@ -46,6 +46,9 @@ class PlayedCluster:
                 self.gone.add(name)
             self._changed.notify_all()
 
+    async def confirm(self, unit: str) -> bool:
+        return unit in self.wanted and not self.cut_off
+
     async def report_containers(self, changed: Sequence[ContainerRecord], gone: Sequence[str]) -> None:
         raise AssertionError("the supervisor reports no containers")
 
@@ -141,6 +144,7 @@ class Machine:
         self.containers = PlayedContainers()
         self.cgroups = f"fleet-test-{os.getpid()}-{root.name}"
         self.boot = "boot-1"
+        self.page = root / "presence.page"
         self._task: asyncio.Task[None] | None = None
         self.supervisor: Supervisor | None = None
 
@@ -153,6 +157,7 @@ class Machine:
             boot=self.boot,
             host=this_host("m" * 32, "b" * 32),
             cgroup_root=self.cgroups,
+            page=self.page,
         )
         self._task = asyncio.create_task(self.supervisor.run())
         await asyncio.wait(
