@@ -13,7 +13,8 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -75,6 +76,19 @@ class Config(BaseModel):
             raise ValueError("name one address of this machine: others must be able to reach it there")
         return value
 
+    @field_validator("peers", "kv_endpoints")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            place = urlsplit(text if "://" in text else f"http://{text}")
+            try:
+                good = place.scheme == "http" and bool(place.hostname) and place.port != 0
+            except ValueError:
+                good = False
+            if not good or place.path.strip("/") or not re.fullmatch(r"[^\s,]+", text):
+                raise ValueError(f"'{text}' is not HOST or HOST:PORT")
+        return value
+
     @model_validator(mode="after")
     def _trust(self) -> Config:
         if not self.insecure and not ipaddress.ip_address(self.listen_address).is_loopback:
@@ -107,9 +121,15 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other wrong setting."""
+        raise ConfigError(f"{message}; see fleetd --help")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line; every default is left out, so that only what was said counts."""
-    command = argparse.ArgumentParser(
+    command = _Parser(
         prog="fleetd",
         description="One machine of a fleet cluster. With no flags: a cluster of one on loopback.",
         epilog="example: fleetd --insecure --listen-address 10.0.0.1 --bootstrap-expect 3 --metadata disk=ssd",
@@ -123,8 +143,13 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(flag(name), dest=name, action="append", default=None, help=f"{text} (repeatable)")
         else:
             command.add_argument(flag(name), dest=name, default=None, help=text)
-    commands = command.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("forget-pledge", help="drop this machine's promise to a founder whose disk is lost")
+    command.add_argument(
+        "command",
+        nargs="?",
+        choices=["forget-pledge"],
+        metavar="COMMAND",
+        help="forget-pledge: drop this machine's promise to a founder whose disk is lost",
+    )
     return command
 
 

@@ -35,12 +35,15 @@ class Trust:
 
     def listen(self, server: grpc.aio.Server, address: str) -> None:
         """Open node RPC's port. Raises OSError when the address is taken or not this machine's."""
+        refusal = OSError(
+            f"can't listen on {address} for node RPC: is it an address of this machine, and no other fleetd there?"
+        )
         try:
             port = server.add_insecure_port(address)
         except RuntimeError as error:
-            raise OSError(f"can't listen on {address} for node RPC: is another fleetd running there?") from error
+            raise refusal from error
         if not port:
-            raise OSError(f"can't listen on {address} for node RPC: is another fleetd running there?")
+            raise refusal
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """A channel to another machine's node RPC; the caller closes it."""

@@ -43,6 +43,8 @@ def up(
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
 ) -> None:
     """Make a lab and power its machines on. Arguments after `--` go to every fleetd."""
+    if unknown := set(hold or ()) - {f"m{at}" for at in range(1, count + 1)}:
+        raise LabError(f"--hold {', '.join(sorted(unknown))}: this lab has m1 to m{count}")
     with labs.lock(name):
         lab = labs.up(name, count, folder, daemon=tuple(shlex.split(daemon)), args=tuple(context.args))
         started = [one for one in lab.machines if one not in (hold or [])]

@@ -129,8 +129,6 @@ class Lab:
 
 def up(name: str, count: int, folder: Path | None, *, daemon: tuple[str, ...], args: tuple[str, ...]) -> Lab:
     """Make a lab's switch and places (no machine is started yet); leftovers of that name go first."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", name):
-        raise LabError(f"a lab's name has up to 20 small letters, digits and '-', not {name!r}")
     if not 1 <= count <= MAX_MACHINES:
         raise LabError(f"a lab has 1 to {MAX_MACHINES} machines, not {count}")
     if os.geteuid() != 0:
@@ -173,7 +171,9 @@ def down(name: str) -> bool:
 
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Hold a lab for one command; others wait."""
+    """Hold a lab for one command; others wait. Raises LabError for a name that no lab can have."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", name):
+        raise LabError(f"a lab's name has up to 20 small letters, digits and '-', not {name!r}")
     try:
         STATE_DIR.mkdir(parents=True, exist_ok=True)
         file = (STATE_DIR / f"{name}.lock").open("w")

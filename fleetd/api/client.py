@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 DEFAULT_ENDPOINT = "unix:///run/fleet.sock"
+FLEET_PORT = 49153
+"""fleet's own TCP port."""
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 """Also the longest silence of a stream; the server sends a line every 15 s."""
@@ -63,16 +65,21 @@ class ApiClient:
     """Asks a fleetd. `endpoint` is unix:///path or http://host:port."""
 
     def __init__(self, endpoint: str = DEFAULT_ENDPOINT) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("unix", "http", "") or not (parts.path or parts.netloc):
-            raise ClientError(f"The endpoint '{endpoint}' is neither unix:///PATH nor http://HOST:PORT.")
+        wrong = ClientError(f"The endpoint '{endpoint}' is neither unix:///PATH nor http://HOST:PORT.")
+        try:
+            parts = urlsplit(endpoint)
+            self._port = parts.port or FLEET_PORT
+        except ValueError as error:
+            raise wrong from error
+        if parts.scheme not in ("unix", "http", "") or not (parts.netloc if parts.scheme == "http" else parts.path):
+            raise wrong
         self._endpoint = endpoint
         self._parts = parts
 
     def _connect(self) -> socket.socket:
         try:
             if self._parts.scheme == "http":
-                address = (self._parts.hostname or "127.0.0.1", self._parts.port or 49153)
+                address = (self._parts.hostname or "127.0.0.1", self._port)
                 connection = socket.create_connection(address, CONNECT_TIMEOUT_S)
             else:
                 connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
