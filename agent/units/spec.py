@@ -60,7 +60,15 @@ def parse_unit(name: str, text: str, *, host: Host | None = None, dropins: Seque
             continue
         places[setting.key] = setting
         _apply(sections[setting.section], key, setting, table, name)
-    service = _service(name, sections["Service"], places) if unit_name.kind == "service" else None
+    try:
+        service = _service(name, sections["Service"], places) if unit_name.kind == "service" else None
+    except UnitFileError as error:
+        if error.line or not notices:
+            raise
+        # What is missing may be what was ignored: a misspelt section or key.
+        ignored = notices[0]
+        reason = f"{error.reason} {ignored.text}"
+        raise UnitFileError(reason, unit=name, line=ignored.line, column=ignored.column) from error
     if service is not None:
         notices.extend(_without_effect(service, places))
     return Unit(

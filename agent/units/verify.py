@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from agent.units.builtin import is_builtin
 from agent.units.docker_line import DockerLineError, parse_docker_line
 from agent.units.errors import Notice, UnitError, UnitFileError
 from agent.units.model import Phase, Unit
 from agent.units.names import parse_name
+from agent.units.parse import parse_text
 from agent.units.spec import parse_unit
 
 SUPPORTED = frozenset({"service"})
@@ -32,7 +33,8 @@ def verify(name: str, text: str, known: Collection[str] = ()) -> tuple[Unit, tup
                 except DockerLineError as error:
                     if any("$" in word for word in command.words):
                         continue
-                    raise UnitFileError(str(error), unit=name) from None
+                    line, column = _place(text, command.words)
+                    raise UnitFileError(str(error), unit=name, line=line, column=column) from None
                 notices.extend(Notice(said) for said in (step.notices if step else ()))
         if unit.service.type == "forking" and not unit.service.pid_file:
             notices.append(Notice("Type=forking without PIDFile=: the main process has to be guessed."))
@@ -47,3 +49,12 @@ def verify(name: str, text: str, known: Collection[str] = ()) -> tuple[Unit, tup
             end = "it does not start on a machine without it" if hard else "it is started only where it is"
             notices.append(Notice(f"{needed} is not a unit of this cluster yet; {end}."))
     return unit, tuple(notices)
+
+
+def _place(text: str, words: Sequence[str]) -> tuple[int, int]:
+    """Where a command line begins in a file; (0, 0) when specifiers have changed its words."""
+    settings, _ = parse_text(text)
+    for setting in settings:
+        if setting.key.startswith("Exec") and all(word in setting.value for word in words):
+            return setting.place(0)
+    return 0, 0

@@ -18,10 +18,10 @@ DEPENDENCIES = ("Requires=", "Wants=", "BindsTo=", "Requisite=")
 def local_file(word: str) -> Path | None:
     """The file that a word names, or that of the template which it is an instance of."""
     path = Path(word)
-    candidates = [path, path.with_name(unit_name(word))]
     template = _template(unit_name(word))
+    candidates = [path, path.parent / unit_name(word)]
     if template:
-        candidates.append(path.with_name(template))
+        candidates.append(path.parent / template)
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
@@ -42,6 +42,8 @@ def find_text(api: ApiClient, word: str) -> tuple[str, Path | None]:
     stored = _stored_text(api, template) if template else None
     if stored is not None:
         return stored, None
+    if "/" in word and Path(word).is_dir():
+        raise Failure(f"{word} is a directory: name the unit files in it.")
     also = f", nor its template {template}" if template else ""
     raise Failure(f"{name} is neither a unit of the cluster nor a file here{also}.")
 

@@ -115,6 +115,8 @@ class UnitRoutes:
     async def post_units(self, request: web.Request) -> web.Response:
         """Create many units, or change what is wanted of them (ours); all are verified before any is written."""
         asked = _read(UnitsRequest, await request.read(), request)
+        if any(not item.name for item in asked.units):
+            raise ApiError(400, "invalid unit entity: units: each needs a name")
         await self._check_accepts()
         await asyncio.to_thread(self._verify_all, asked)
         wanted = [Wanted(item.name, item.desired_state, item.text, item.replace) for item in asked.units]
@@ -226,7 +228,9 @@ def _read(model: type[Body], data: bytes, request: web.Request) -> Body:
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])
-        raise ApiError(400, f"invalid unit entity: {place}: {problem['msg']}") from error
+        raise ApiError(
+            400, ": ".join(word for word in ("invalid unit entity", place, problem["msg"]) if word)
+        ) from error
 
 
 def _state_key(item: PlacedState) -> str:
