@@ -138,7 +138,7 @@ def up(name: str, count: int, folder: Path | None, *, daemon: tuple[str, ...], a
         raise LabError(f"lab {name} is up ({names}); `fleet-lab down --name {name}` first")
     down(name)
     lab = Lab(name, str(folder.resolve() if folder else DATA_DIR / name), count, daemon, args)
-    with lock(HOST):
+    with _hold(HOST):
         lab.save()
     for number in range(1, count + 1):
         lab.add(f"m{number}")
@@ -162,7 +162,7 @@ def down(name: str) -> bool:
             with contextlib.suppress(OSError):
                 folder.rmdir()
     shutil.rmtree(_folder(name), ignore_errors=True)
-    with lock(HOST):
+    with _hold(HOST):
         if not any(path.is_dir() for path in STATE_DIR.glob("*")):
             with contextlib.suppress(OSError):
                 Path("/var/lib/fleetd").rmdir()  # the mount point, if it holds nothing of the host's own
@@ -172,8 +172,14 @@ def down(name: str) -> bool:
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
     """Hold a lab for one command; others wait. Raises LabError for a name that no lab can have."""
-    if name != HOST and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", name):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", name):
         raise LabError(f"a lab's name has up to 20 small letters, digits and '-', not {name!r}")
+    with _hold(name):
+        yield
+
+
+@contextlib.contextmanager
+def _hold(name: str) -> Iterator[None]:
     try:
         STATE_DIR.mkdir(parents=True, exist_ok=True)
         file = (STATE_DIR / f"{name}.lock").open("w")
