@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from agent.identity import IdentityError
-from fleetd.bootstrap import RecordError, Twin, forget_pledge
 from fleetd.config import Config, ConfigError, load
 
 USAGE = 2
@@ -70,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"fleetd: {line}", file=sys.stderr)
         return USAGE
+    from agent.identity import IdentityError  # what --help and a wrong flag need not wait for
+    from fleetd.bootstrap import RecordError, Twin, forget_pledge
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     failed = 0
     try:

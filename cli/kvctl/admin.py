@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import sys
@@ -64,6 +63,8 @@ def lease_list() -> None:
 @lease.command("keep-alive")
 def lease_keep_alive(id: str, once: Annotated[bool, typer.Option("--once", help="Renew once.")] = False) -> None:
     """Renew a lease until interrupted."""
+    import asyncio
+
     held = number(id)
 
     async def work(client: Client) -> None:
@@ -137,6 +138,8 @@ def _endpoints(cluster: bool) -> list[str]:
 @endpoint.command("health")
 def health(cluster: Cluster = False) -> None:
     """Try a linearizable read on each endpoint; 1 unless all answer."""
+    import asyncio
+
     from kvstore.client import Client
     from kvstore.errors import StoreError
 
@@ -170,6 +173,8 @@ def health(cluster: Cluster = False) -> None:
 @endpoint.command("status")
 def status(cluster: Cluster = False) -> None:
     """Show how each endpoint sees itself."""
+    import asyncio
+
     urls = _endpoints(cluster)
 
     async def work(client: Client) -> list[Any]:

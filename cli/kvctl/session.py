@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import dataclasses
 import re
@@ -50,6 +49,8 @@ def number(text: str, *, hexadecimal: bool = True) -> int:
 
 def run(work: Callable[[Client], Awaitable[T]]) -> T:
     """Do it with a client; an error of the store ends the program with its words and 1."""
+    import asyncio  # like the client, what --help need not wait for
+
     from kvstore.client import Client
     from kvstore.errors import StoreError
 
