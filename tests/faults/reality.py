@@ -65,13 +65,18 @@ def processes(lab: Lab) -> dict[str, dict[int, str]]:
     return found
 
 
-def agreed(lab: Lab, asked: str, units: int) -> dict[str, dict[int, str]] | None:
-    """The processes, when there are so many units, each with exactly one, where `asked` says that it runs."""
-    told = {
+def running(lab: Lab, asked: str) -> dict[str, str | None]:
+    """The units that run by the word of a machine, and where."""
+    return {
         unit: names(lab).get(str(row["machine"]))
         for unit, row in lab.units(asked).items()
         if (row["active"], row["sub"]) == ("active", "running")
     }
+
+
+def agreed(lab: Lab, asked: str, units: int) -> dict[str, dict[int, str]] | None:
+    """The processes, when there are so many units, each with exactly one, where `asked` says that it runs."""
+    told = running(lab, asked)
     found = processes(lab)
     real = {unit: next(iter(where.values())) for unit, where in found.items() if len(where) == 1}
     return found if len(real) == len(found) == units and real == told else None

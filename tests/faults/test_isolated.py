@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.reality import Clock, names
+from tests.faults.reality import Clock, names, running
 from tests.lab import Lab, until
 
 pytestmark = pytest.mark.lab
@@ -65,7 +65,7 @@ def moved(lab: Lab, name: str, cut: str, clock: Clock) -> str:
 
 def settled(lab: Lab, name: str, there: str, cut: str) -> None:
     """After a heal: only the new place beats."""
-    until(f"{name} listed on {there}", lambda: lab.running_on(f"{name}.service", cut) == there, 30.0)
+    until(f"{name} listed on {there}", lambda: running(lab, cut).get(f"{name}.service") == there, 30.0)
     ends = len(beats(lab, name)[cut])
     more = len(beats(lab, name)[there]) + 20
     until(f"{name} beating on", lambda: len(beats(lab, name)[there]) > more, 20.0)
@@ -73,7 +73,7 @@ def settled(lab: Lab, name: str, there: str, cut: str) -> None:
 
 
 def place_of(lab: Lab, name: str) -> str:
-    return str(until(f"{name} running", lambda: lab.running_on(f"{name}.service", "m1"), 20.0))
+    return str(until(f"{name} running", lambda: running(lab, "m1").get(f"{name}.service"), 20.0))
 
 
 def test_without_fleetd_the_monitor_ends_it_before_it_runs_elsewhere(lab: Lab) -> None:

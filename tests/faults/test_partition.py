@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.reality import Clock, processes, start, starts, wait_agreed
+from tests.faults.reality import Clock, processes, running, start, starts, wait_agreed
 from tests.lab import Lab, until
 
 pytestmark = pytest.mark.lab
@@ -47,7 +47,8 @@ def test_a_machine_cut_off_loses_its_units_and_comes_back_in_order(lab: Lab, dir
     lab.lab("partition", cut, *([] if direction == "both" else [f"--{direction}"]))
 
     def moved() -> bool:
-        return all(lab.running_on(unit, asked) not in (None, cut) for unit in moving)
+        told = running(lab, asked)
+        return all(told.get(unit, cut) != cut for unit in moving)
 
     until(f"{sorted(moving)} moving away from {cut}", moved, MOVED_TIMEOUT_S)
     clock.say(f"{len(moving)} units of {cut} ({victim}, {direction}) run elsewhere")
