@@ -76,6 +76,8 @@ class Bootstrap:
         self._twin = ""
         self._strangers: dict[str, str] = {}
         """Address -> why its machine is left out."""
+        self.rejoined = False
+        """The store's data were lost: if a store runs it is the old member's, or waits to join by old knowledge."""
         self.why = "starting"
         """What forming waits for; status shows it."""
         self.changed = asyncio.Event()
@@ -145,10 +147,10 @@ class Bootstrap:
 
     async def form(self) -> Record:
         """Return once this machine has a place: the record of a member or client."""
-        lost = store.lost(self._config, self.record)
-        if self.record.phase == "member" and not lost:
-            return self.record
         while True:
+            lost = store.lost(self._config, self.record)
+            if self.record.phase == "member" and not lost:
+                return self.record
             await self.look()
             step: Step = (
                 rejoin(self.record, self.seen)
@@ -160,6 +162,7 @@ class Bootstrap:
                     return self._found()
                 case Join(cluster_id, addresses):
                     if await self._join(cluster_id, addresses):
+                        self.rejoined = lost
                         return self.record
                 case AskPledges(peers):
                     self.say(f"asking {len(peers)} machines for their pledge")

@@ -194,7 +194,9 @@ class Node:
         else:
             argv, name = store.gateway_argv(self._config, record.store_endpoints), "kvgateway"
         env = store.member_env(record) if record.role == "voter" else {}
-        return Program(name, argv, self._config.run_dir, self._config.data_dir / "log", env)
+        program = Program(name, argv, self._config.run_dir, self._config.data_dir / "log", env)
+        program.adopts = not self._bootstrap.rejoined
+        return program
 
     async def _store_answers(self) -> None:
         while True:

@@ -37,6 +37,8 @@ class Program:
     """One program kept running: adopted when it is there, started when it is not, watched until told to stop."""
 
     def __init__(self, name: str, argv: Sequence[str], run_dir: Path, log_dir: Path, env: Mapping[str, str]) -> None:
+        self.adopts = True
+        """Whether one that runs already is taken over; otherwise it is ended and started anew."""
         self.name = name
         self.argv = list(argv)
         self.env = dict(env)
@@ -51,11 +53,11 @@ class Program:
             record = json.loads(self._record.read_text())
         except (OSError, ValueError):
             return False
-        if record.get("argv") == self.argv and start_time(record["pid"]) == record["start"]:
+        if self.adopts and record.get("argv") == self.argv and start_time(record["pid"]) == record["start"]:
             self.pid = int(record["pid"])
             return True
         if start_time(record["pid"]) == record["start"]:
-            # The same program with other arguments: it must go before its successor can have its sockets.
+            # The same program, of no use as it is: it must go before its successor can have its sockets.
             self.pid = int(record["pid"])
         return False
 

@@ -53,6 +53,16 @@ async def test_other_arguments_replace_it(tmp_path: Path) -> None:
         await other.stop()
 
 
+async def test_one_that_is_not_to_be_adopted_is_replaced(tmp_path: Path) -> None:
+    async with running(sleeper(tmp_path)) as first:
+        pass
+    anew = sleeper(tmp_path)
+    anew.adopts = False
+    async with running(anew) as second:
+        assert second != first and start_time(first) is None
+        await anew.stop()
+
+
 async def test_what_is_killed_is_started_again(tmp_path: Path) -> None:
     program = sleeper(tmp_path)
     async with running(program) as first:
