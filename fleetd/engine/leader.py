@@ -30,6 +30,13 @@ QUEUE = 256
 _OWN = (keys.PLACEMENTS, keys.REASONS)
 
 
+def _first(error: BaseException) -> BaseException:
+    """What a group of errors, or a group in it, holds first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class Engine:
     """One machine's engine; of all in the cluster one leads. `run()` until cancelled."""
 
@@ -53,10 +60,10 @@ class Engine:
             try:
                 await self._term()
             except* Deposed as over:
-                log.info("The engine's term is over: %s", over.exceptions[0])
+                log.info("The engine's term is over: %s", _first(over))
                 await asyncio.sleep(RETRY_S)
             except* StoreError as error:
-                log.warning("The engine lost the store: %s", error.exceptions[0])
+                log.warning("The engine lost the store: %s", _first(error))
                 await asyncio.sleep(RETRY_S)
             finally:
                 self.leading = False

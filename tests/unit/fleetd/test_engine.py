@@ -37,9 +37,9 @@ class CountingClient(Client):
 
 
 @asynccontextmanager
-async def engine(url: str, machine: str) -> AsyncIterator[tuple[Engine, CountingClient]]:
+async def engine(url: str, machine: str, *, booted: bool = False) -> AsyncIterator[tuple[Engine, CountingClient]]:
     client = CountingClient([url])
-    leader = Engine(client, machine)
+    leader = Engine(client, machine, booted=booted)
     task = asyncio.create_task(leader.run())
     try:
         yield leader, client
@@ -136,4 +136,17 @@ async def test_nothing_is_taken_from_a_machine_that_came_back_after_the_plan(url
     await client.delete(keys.presence("a"))
     await commit(client, term, move)
     assert [placed.machine for placed in await Registry(client, "a").placements()] == ["b"]
+    await client.close()
+
+
+@pytest.mark.parametrize("booted", [True, False])
+async def test_only_a_booted_machine_counts_what_it_could_not_see_as_a_silence(url: str, booted: bool) -> None:
+    client = Client([url])
+    async with members(client, "a"), engine(url, "a", booted=booted) as (leader, _):
+        await until(lambda: leader.leading)
+        registry = Registry(client, "a")
+        await registry.create_unit("u.service", TEXT, "launched")
+        while not await registry.placements():
+            await asyncio.sleep(0.02)
+        assert bool(await registry.alarm()) == booted
     await client.close()

@@ -77,3 +77,19 @@ async def test_what_is_killed_is_started_again(tmp_path: Path) -> None:
 async def test_a_program_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await Program("none", ["/nowhere/none"], tmp_path, tmp_path, {}).run()
+
+
+async def test_it_goes_on_with_other_arguments_when_told_to(tmp_path: Path) -> None:
+    program = sleeper(tmp_path)
+    async with running(program) as first:
+        program.replace(["/bin/sleep", "62"])
+        async with asyncio.timeout(5):
+            while program.pid == first or program.pid is None:
+                await asyncio.sleep(0.02)
+        second = program.pid
+        async with asyncio.timeout(5):
+            while b"62" not in Path(f"/proc/{second}/cmdline").read_bytes():
+                await asyncio.sleep(0.02)  # between fork and exec it still has our name
+        assert start_time(first) is None
+    os.kill(second, signal.SIGKILL)
+    os.waitpid(second, 0)
