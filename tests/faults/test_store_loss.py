@@ -115,18 +115,25 @@ def test_no_write_is_acknowledged_that_a_majority_has_not_synced(stores: Stores,
 
 @pytest.mark.parametrize("whose", ["founder", "leader"])
 def test_a_wiped_machine_comes_back_as_a_new_member_by_snapshot(stores: Stores, whose: str) -> None:
+    """The founder loses its power and its disk; the leader's folder goes while fleetd runs, then fleetd restarts."""
     leader = stores.calm()
     victim = leader if whose == "leader" else stores.founder()
     asked = next(name for name in stores.urls if name != victim)
     before = {one.member for one in stores.states().values()}
     old = stores.states()[victim].member
+    folder = Path(stores.lab.machine(victim)["log"]).parent / "data/store"
     with Load(stores, asked) as load:
-        stores.lab.lab("kill", victim)
-        stores.powered()
         written = stores.entries(asked)
+        if whose == "founder":
+            stores.lab.lab("kill", victim)
+            stores.powered()
         until("more writes than the log keeps", lambda: stores.entries(asked) > written + 2 * KEPT_ENTRIES, 60)
-        shutil.rmtree(Path(stores.lab.machine(victim)["log"]).parent / "data/store")
-        stores.lab.lab("start", victim)
+        shutil.rmtree(folder)
+        if whose == "founder":
+            stores.lab.lab("start", victim)
+        else:
+            os.kill(stores.wait_pid(victim), signal.SIGKILL)
+            stores.lab.lab("restart-daemon", victim)
         begin = time.monotonic()
         stores.powered()
 
