@@ -18,6 +18,9 @@ UNPLACED_PATIENCE_S = 3.0
 """How long a unit that no machine will take is waited for: another unit or machine may be on its way."""
 TROUBLE_SETTLES_S = 0.3
 """How long a failure must last to be told: one of before may still be reported when a new start is on its way."""
+UNBORN_PATIENCE_S = 2.0
+"""How long a unit that counts as active is waited for while it has no main process yet: its container is being made, or
+can't be. Some units never have one."""
 STOPPED = frozenset({"inactive", "failed"})
 
 
@@ -71,6 +74,14 @@ class Watched:
             if goal == "loaded" and state["active"] in STOPPED:
                 return machine
         return None
+
+    def unborn(self) -> bool:
+        """Whether the unit counts as running where it is placed, but no process of it is known yet."""
+        states = [self._current(machine) for machine in self.desired]
+        return any(
+            state is not None and (state["active"], state["sub"]) == ("active", "running") and not state["main_pid"]
+            for state in states
+        )
 
     def ended(self) -> str | None:
         """The machine on which the unit ran and ended well, as a oneshot does."""
@@ -147,11 +158,13 @@ def wait_for(
     limit = started + attempts * ATTEMPT_S if attempts else None
     refused: dict[str, float] = {}
     failing: dict[str, float] = {}
+    unborn: dict[str, float] = {}
     complete = False
     while watched:
         now = time.monotonic()
         ends = [at + UNPLACED_PATIENCE_S for at in refused.values()] + ([limit] if limit is not None else [])
         ends += [at + TROUBLE_SETTLES_S for at in failing.values()]
+        ends += [at + UNBORN_PATIENCE_S for at in unborn.values()]
         event = read(max(0.0, min(ends) - now)) if ends else read(None)
         if event is not None and event["kind"] == "now":
             complete = True
@@ -169,6 +182,11 @@ def wait_for(
             elif not unit.restarting and now - failing.setdefault(name, now) < TROUBLE_SETTLES_S:
                 continue
             machine = ended if machine is None else machine
+            if goal == "launched" and not why and unit.unborn():
+                if now - unborn.setdefault(name, now) < UNBORN_PATIENCE_S:
+                    continue
+            else:
+                unborn.pop(name, None)
             if unit.reason and machine is None:
                 since = refused.setdefault(name, now)
                 if now - since >= UNPLACED_PATIENCE_S:
@@ -186,5 +204,5 @@ def wait_for(
             else:
                 continue
             del watched[name]
-            refused.pop(name, None)
-            failing.pop(name, None)
+            for kept in (refused, failing, unborn):
+                kept.pop(name, None)

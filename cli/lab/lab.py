@@ -129,6 +129,7 @@ class Lab:
 
 def up(name: str, count: int, folder: Path | None, *, daemon: tuple[str, ...], args: tuple[str, ...]) -> Lab:
     """Make a lab's switch and places (no machine is started yet); leftovers of that name go first."""
+    _check_name(name)
     if not 1 <= count <= MAX_MACHINES:
         raise LabError(f"a lab has 1 to {MAX_MACHINES} machines, not {count}")
     if os.geteuid() != 0:
@@ -172,8 +173,7 @@ def down(name: str) -> bool:
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
     """Hold a lab for one command; others wait. Raises LabError for a name that no lab can have."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", name):
-        raise LabError(f"a lab's name has up to 20 small letters, digits and '-', not {name!r}")
+    _check_name(name)
     with _hold(name):
         yield
 
@@ -249,6 +249,11 @@ def _recorded(name: str) -> list[Machine]:
 
 def _folder(name: str) -> Path:
     return STATE_DIR / name
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", name):
+        raise LabError(f"a lab's name has up to 20 small letters, digits and '-', not {name!r}")
 
 
 def _check_address(address: str) -> None:

@@ -195,6 +195,8 @@ def enter(machine: Machine, command: list[str]) -> None:
 
 def stop_daemon(machine: Machine, *, kill_it: bool) -> None:
     """End the daemon and keep it from being started again; SIGKILL at once, or when SIGTERM did not do in 10 s."""
+    if machine.pid() is None:
+        raise LabError(f"{machine.name} is off")
     (machine.dir / STOPPED_FLAG).touch()
     pid = machine.daemon_pid()
     if pid is None:

@@ -328,3 +328,10 @@ def test_a_machine_that_is_not_there_is_named(lab: Lab) -> None:
     done = lab.attempt("m1", "fleetctl", "start", path)
     assert not wrong(1, "elsewhere.service is not placed: None of 1 machine will do.*MachineID=deadbeef", done)
     lab.on("m1", "fleetctl", "destroy", "elsewhere")
+
+
+def test_a_unit_whose_image_is_not_here_is_not_said_to_run(lab: Lab) -> None:
+    path = lab.unit_file("imageless.service", "[Service]\nExecStart=/usr/bin/docker run --name i nowhere:1 true\n")
+    done = lab.attempt("m1", "fleetctl", "start", path)
+    assert not wrong(1, "imageless.service does not run on .*No such image: nowhere:1", done)
+    lab.on("m1", "fleetctl", "destroy", "imageless")
