@@ -22,6 +22,7 @@ from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.images.store import Image, ImageError, Images
 from agent.interfaces import ContainerRecord
 from agent.monitor.link import Attachment, Exited, Link, MonitorError, MonitorLost, connect, read_exit
+from agent.monitor.model import Started
 from agent.network.addresses import AddressError
 from agent.network.bridge import Bridge
 from agent.network.nft import NftError
@@ -31,6 +32,7 @@ from agent.units.values import signal
 
 STOP_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 10.0
+BEGIN_TIMEOUT_S = 10.0
 LOST_CODE = 255
 """Of a container whose end nobody saw: its machine or its monitor was killed."""
 REMOVE_GRACE_S = 10.0
@@ -48,15 +50,6 @@ class Conflict(ContainerFailure):
     """A name is taken, or a container is in another state."""
 
 
-@dataclass(frozen=True)
-class ContainerEvent:
-    """Something happened to a container: create, start, die, destroy."""
-
-    action: str
-    record: Record
-    at: float
-
-
 @dataclass
 class _Life:
     record: Record
@@ -64,6 +57,8 @@ class _Life:
     task: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     adopted: float = 0.0
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its program runs: a signal before that would end the runtime's own `start`."""
     removed: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: list[asyncio.Future[Attachment]] = field(default_factory=list)
@@ -81,6 +76,7 @@ class Containers:
         self._boot = boot
         self._report = report
         self._lives: dict[str, _Life] = {}
+        self._sweeping = asyncio.Event()
         self._listeners: set[asyncio.Queue[ContainerEvent]] = set()
 
     async def adopt(self) -> None:
@@ -118,9 +114,12 @@ class Containers:
             life.task = asyncio.create_task(self._watch(life), name=f"container {record.name}")
 
     async def run(self) -> None:
-        """Stay until cancelled, then let go: containers live on."""
+        """Delete what was removed, until cancelled; then let go: containers live on."""
         try:
-            await asyncio.Event().wait()
+            while True:
+                await asyncio.to_thread(rootfs.sweep, self._launcher.places.records)
+                await self._sweeping.wait()
+                self._sweeping.clear()
         finally:
             for life in self._lives.values():
                 if life.task is not None:
@@ -182,6 +181,7 @@ class Containers:
                 return life.record.pid
             failure: ContainerFailure | None = None
             life.ended.clear()
+            life.begun.clear()
             image = self._image(life.record.image)
             try:
                 record, link = await self._launcher.launch(life.record, image)
@@ -252,6 +252,11 @@ class Containers:
         life = self._life(container)
         if life.record.state != "running" or life.link is None:
             raise Conflict(f"Container {life.record.id} is not running")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEGIN_TIMEOUT_S):
+                await life.begun.wait()
+        if life.link is None:
+            return
         try:
             await life.link.signal(number or signal(life.record.stop_signal))
         except (MonitorError, BadValue) as error:
@@ -271,11 +276,12 @@ class Containers:
             if self._lives.pop(container, None) is None:
                 return
             place = self._records.place(container)
-            await asyncio.to_thread(rootfs.remove, place)
+            await asyncio.to_thread(rootfs.discard, place)
             if volumes or life.record.options.remove:
                 for path in self._launcher.places.volumes.glob(f"{container[:32]}-*"):
                     await asyncio.to_thread(shutil.rmtree, path)
         life.removed.set()
+        self._sweeping.set()
         await self._tell("destroy", life.record)
 
     async def _drop(self, life: _Life) -> None:
@@ -313,16 +319,16 @@ class Containers:
         assert life.link is not None
         end: Exited | None = None
         try:
-            end = await life.link.wait()
+            end = await life.link.wait(lambda event: life.begun.set() if isinstance(event, Started) else None)
             await life.link.forget()
         except MonitorError as error:
             log.error("container %s: %s", life.record.name, error)
         await self._ended(life, end)
-        if _goes(life.record):
+        if goes(life.record):
             await self._remove(life)
 
     def _removing(self, life: _Life) -> None:
-        if _goes(life.record):
+        if goes(life.record):
             life.task = asyncio.create_task(self._remove(life), name=f"container {life.record.name}")
 
     async def _remove(self, life: _Life) -> None:
@@ -350,6 +356,7 @@ class Containers:
             life.record, state="exited", code=code, error=reason, finished=at, pid=0, oom_killed=oom_killed
         )
         life.link = None
+        life.begun.set()
         self._records.save(life.record)
         if not any(other.record.state == "running" or other.lock.locked() for other in self._lives.values()):
             self._launcher.clear_top()
@@ -385,8 +392,3 @@ class Containers:
             return self.images.resolve(reference)
         except ImageError as error:
             raise ContainerFailure(str(error)) from error
-
-
-def _goes(record: Record) -> bool:
-    """Whether it is removed when it ends (`--rm`); in a unit's foreground the unit does that."""
-    return record.options.remove and (not record.unit or record.options.detach)

@@ -92,15 +92,29 @@ class Launcher:
 
     async def clear(self, record: Record) -> None:
         """Give back what a container that does not run any more had: runtime, network, mount."""
-        process = await asyncio.create_subprocess_exec(
-            *(_runtime(), "--root", str(self.places.runtime_root), "delete", "--force", record.id),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        await process.wait()
+        if not await asyncio.to_thread(self._forget_ended, record):
+            process = await asyncio.create_subprocess_exec(
+                *(_runtime(), "--root", str(self.places.runtime_root), "delete", "--force", record.id),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            await process.wait()
         if record.address:
             await asyncio.to_thread(self.network.leave, record.address, record.ports)
         await asyncio.to_thread(rootfs.unmount, self.places.records / record.id)
+
+    def _forget_ended(self, record: Record) -> bool:
+        """What the runtime's `delete` does for a container in which no process is left, without starting a program;
+        False when that is not sure."""
+        group = self._top.at(oci_spec.cgroup(record))
+        try:
+            if not group.exists() or group.procs():
+                return False
+            group.remove()
+            shutil.rmtree(self.places.runtime_root / record.id)
+        except (OSError, cgroups.CgroupError):
+            return False
+        return True
 
     def oom_killed(self, record: Record) -> bool:
         """Whether the kernel killed something in an ended container for want of memory; ask before `clear`."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from agent.containers import rootfs
 from agent.interfaces import ContainerRecord
 from agent.units.docker_line import ContainerOptions, Health, Link, Mount, PublishedPort, Ulimit
 
 FORMAT = 1
+log = logging.getLogger(__name__)
 _PARTS: dict[str, Any] = {"mounts": Mount, "links": Link, "ulimits": Ulimit, "ports": PublishedPort}
 
 
@@ -52,6 +55,20 @@ class Record:
     """The kernel killed a process of its last run for want of memory."""
 
 
+@dataclass(frozen=True)
+class ContainerEvent:
+    """Something happened to a container: create, start, die, destroy."""
+
+    action: str
+    record: Record
+    at: float
+
+
+def goes(record: Record) -> bool:
+    """Whether it is removed when it ends (`--rm`); in a unit's foreground the unit does that."""
+    return record.options.remove and (not record.unit or record.options.detach)
+
+
 def registered(record: Record) -> ContainerRecord:
     """What the cluster is told of a container."""
     ports = {
@@ -89,20 +106,26 @@ class Records:
         return self._directory / container
 
     def save(self, record: Record) -> None:
-        """Write it, durably."""
+        """Write it, durably; of one that goes when it ends, only so that it outlives this process."""
         place = self.place(record.id)
         place.mkdir(mode=0o711, exist_ok=True)
         fresh = place / "record.new"
         with fresh.open("w") as out:
             json.dump({"version": FORMAT, **asdict(record)}, out)
             out.flush()
-            os.fsync(out.fileno())
+            if not record.options.remove:
+                os.fsync(out.fileno())
         fresh.replace(place / "record.json")
 
     def all(self) -> Iterator[Record]:
-        """Read every record; a newer program's is an error."""
+        """Read every record; a newer program's is an error. One that a power loss cut short is removed."""
         for path in self._directory.glob("*/record.json"):
-            saved = json.loads(path.read_bytes())
+            try:
+                saved = json.loads(path.read_bytes())
+            except json.JSONDecodeError:
+                log.warning("the record of the container %s is cut short: it is removed", path.parent.name)
+                rootfs.discard(path.parent)
+                continue
             version = saved.pop("version")
             if version > FORMAT:
                 raise ValueError(f"{path} has format {version}; this program reads up to {FORMAT}.")

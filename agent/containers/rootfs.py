@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MAX_OPTIONS_BYTES = 4095
+TRASH = ".removed"
 _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,7 +50,18 @@ def unmount(place: Path) -> None:
         raise OSError(number, os.strerror(number), str(root))
 
 
-def remove(place: Path) -> None:
-    """Unmount and delete all that a container had."""
+def discard(place: Path) -> Path:
+    """Unmount what a container had and take it out of the way at once; answer what is left for `sweep`."""
     unmount(place)
-    shutil.rmtree(place, ignore_errors=False)
+    trash = place.parent / TRASH
+    trash.mkdir(mode=0o700, exist_ok=True)
+    left = trash / place.name
+    place.rename(left)
+    return left
+
+
+def sweep(directory: Path) -> None:
+    """Delete what was discarded below a directory of containers, also by an earlier process."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in (directory / TRASH).iterdir():
+            shutil.rmtree(path, ignore_errors=True)

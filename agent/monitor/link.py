@@ -16,7 +16,7 @@ import signal as signals
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -138,9 +138,12 @@ class Link:
             if isinstance(event, Exited):
                 return
 
-    async def wait(self) -> Exited:
-        """Consume events up to the end and return it; raises MonitorLost when the monitor died without a record."""
+    async def wait(self, seen: Callable[[Event], object] | None = None) -> Exited:
+        """Consume events up to the end and return it; raises MonitorLost when the monitor died without a record.
+        `seen` is called with each."""
         async for event in self.events():
+            if seen is not None:
+                seen(event)
             if isinstance(event, Exited):
                 return event
         if (record := read_exit(self.run_dir)) is not None:

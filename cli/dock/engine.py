@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote, urlencode
 
 SOCKETS = ("/run/fleetd/docker.sock", "/run/docker.sock")
 VERSION = "/v1.41"
@@ -17,6 +16,7 @@ CHUNK_BYTES = 64 * 1024
 FRAME_HEADER_BYTES = 8
 FIRST_ERROR_STATUS = 400
 STDERR = 2
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:")
 
 
 class EngineError(Exception):
@@ -132,7 +132,9 @@ def send(
     upgrade: bool = False,
 ) -> socket.socket:
     """Send a request and answer the connection, on which nothing was read yet. A stream is sent in chunks."""
-    target = VERSION + path + (f"?{urlencode(query)}" if query else "")
+    target = (
+        VERSION + path + ("?" + "&".join(f"{key}={_quoted(value)}" for key, value in query.items()) if query else "")
+    )
     lines = [f"{method} {target} HTTP/1.1", "Host: localhost"]
     if upgrade:
         lines += ["Connection: Upgrade", "Upgrade: tcp"]
@@ -201,7 +203,11 @@ def order(path: str, query: Mapping[str, object] | None = None, body: object = N
 
 def name(container: str) -> str:
     """A container's or image's name as part of a path."""
-    return quote(container, safe="/:")
+    return _quoted(container)
+
+
+def _quoted(text: object) -> str:
+    return "".join(chr(one) if one in _PLAIN else f"%{one:02X}" for one in str(text).encode())
 
 
 def frames(answer: Answer) -> Iterator[tuple[int, bytes]]:
