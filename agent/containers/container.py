@@ -17,7 +17,7 @@ from agent.containers import rootfs, security
 from agent.containers.image_settings import record_of
 from agent.containers.launch import Launcher, LaunchError, Places
 from agent.containers.naming import NAME, new_name
-from agent.containers.records import Record, Records, left_over, registered
+from agent.containers.records import ContainerEvent, Record, Records, goes, left_over, registered
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.images.store import Image, ImageError, Images
 from agent.interfaces import ContainerRecord
