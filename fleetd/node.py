@@ -32,7 +32,7 @@ from fleetd.trust import Trust
 from fleetd.voters import Voters
 from fleetd.whereabouts import Whereabouts
 from kvstore.client import Client
-from kvstore.errors import StoreError
+from kvstore.errors import LeaseNotFound, StoreError
 
 log = logging.getLogger("fleetd.node")
 
@@ -236,6 +236,9 @@ class Node:
             try:
                 await self._registry.announce(self.boot, self._config.listen_address, lease)
                 break
+            except LeaseNotFound:
+                log.warning("lease %x is gone; fleet-presence takes another", lease)
+                await asyncio.Event().wait()  # until the next lease cancels this
             except StoreError as error:
                 log.warning("can't announce this machine yet: %s", error)
                 await asyncio.sleep(STORE_RETRY_S)

@@ -37,6 +37,7 @@ class Presence:
         self._program = Program("fleet-presence", [program, str(self._settings)], run_dir, log_dir, {})
         self._before = self._kept_lease()
         self._announced = 0
+        self._accepted = False
         self._writer: asyncio.StreamWriter | None = None
 
     def _kept_lease(self) -> int:
@@ -64,7 +65,8 @@ class Presence:
     async def run(self, has_lease: HasLease) -> None:
         """Keep the process running and call `has_lease(id, returning)` for each lease; runs until cancelled.
 
-        `returning` is true when an earlier fleetd's lease was lost, false when it is still held, None for later ones.
+        `returning` is true when an earlier fleetd's lease was lost, false when it is still held, None once an earlier
+        call has returned. A call that still tries when the next lease comes is cancelled: its lease is gone.
         """
         settings = {
             "endpoints": self._endpoints,
@@ -77,7 +79,7 @@ class Presence:
         self._settings.write_text(json.dumps(settings))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._program.run(), name="fleet-presence")
-            first = True
+            trying: asyncio.Task[None] | None = None
             while True:
                 try:
                     reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=LINE_BYTES)
@@ -92,10 +94,10 @@ class Presence:
                     while line := await reader.readline():
                         said = json.loads(line)
                         if said.get("event") == "lease":
-                            lease = int(said["lease"])
-                            returning = (self._before not in (0, lease)) if first else None
-                            first = False
-                            await has_lease(lease, returning)
+                            if trying is not None:
+                                trying.cancel()
+                                await asyncio.wait({trying})
+                            trying = tasks.create_task(self._tell(has_lease, int(said["lease"])), name="lease")
                         elif said.get("ok") is False:
                             log.error("fleet-presence: %s", said.get("error"))
                 except OSError as error:
@@ -104,6 +106,10 @@ class Presence:
                     self._writer = None
                     checking.cancel()
                     writer.close()
+
+    async def _tell(self, has_lease: HasLease, lease: int) -> None:
+        await has_lease(lease, None if self._accepted else self._before not in (0, lease))
+        self._accepted = True
 
     async def _check_in(self, writer: asyncio.StreamWriter) -> None:
         """From fleetd's own event loop, so that a hung one is noticed."""
