@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import os
 import re
 import tomllib
@@ -17,6 +18,8 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+log = logging.getLogger("fleetd.config")
 
 DEFAULT_FILE = Path("/etc/fleetd/fleetd.toml")
 ENVIRONMENT_PREFIX = "FLEETD_"
@@ -72,6 +75,8 @@ class Config(BaseModel):
     @classmethod
     def _address(cls, value: str) -> str:
         address = ipaddress.ip_address(value)
+        if address.version != 4:
+            raise ValueError("machines reach each other over IPv4 in this version: name an IPv4 address")
         if address.is_unspecified:
             raise ValueError("name one address of this machine: others must be able to reach it there")
         return value
@@ -91,12 +96,17 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _trust(self) -> Config:
-        if not self.insecure and not ipaddress.ip_address(self.listen_address).is_loopback:
+        if not self.insecure and not self.on_loopback:
             raise ValueError(
                 f"listen-address {self.listen_address} is beyond loopback, which wants TLS; "
                 "this version has no certificates yet, so say --insecure if the network is yours alone"
             )
         return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether nobody but this machine can reach it: a cluster of one."""
+        return ipaddress.ip_address(self.listen_address).is_loopback
 
     @property
     def node_address(self) -> str:
@@ -111,7 +121,7 @@ class Config(BaseModel):
     @property
     def client_urls(self) -> tuple[str, ...]:
         """Where store clients reach this machine."""
-        if ipaddress.ip_address(self.listen_address).is_loopback:
+        if self.on_loopback:
             return (f"http://{self.listen_address}:{CLIENT_PORT}",)
         return (f"http://{self.listen_address}:{CLIENT_PORT}", f"http://127.0.0.1:{CLIENT_PORT}")
 
@@ -200,8 +210,12 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> tuple[
             take(name, value, f"{path}: {key}")
     for variable, text in environ.items():
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if variable.startswith(ENVIRONMENT_PREFIX) and name in Config.model_fields:
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        if name in Config.model_fields:
             take(name, text, variable)
+        else:
+            log.warning("%s is no setting and is not obeyed; 'fleetd --help' lists them", variable)
     for name in Config.model_fields:
         if (value := getattr(arguments, name)) is not None:
             take(name, value, flag(name))

@@ -12,7 +12,7 @@ from typing import Any
 from agent import identity, nodeapi
 from agent.containers.container import Containers
 from agent.discovery import Discovery
-from agent.dockerapi.server import DockerApi
+from agent.dockerapi.server import DockerApi, is_free
 from agent.exec_context import make_libexec
 from agent.supervisor import Supervisor, this_host
 from fleetd import store
@@ -119,7 +119,7 @@ class Node:
     async def _agent(self) -> None:
         """Units and containers need no cluster to go on: they are taken over before anybody is asked."""
         sockets = [self._config.run_dir / "docker.sock"]
-        if not self._config.docker_socket.exists() or self._config.docker_socket.is_symlink():
+        if is_free(self._config.docker_socket):
             sockets.append(self._config.docker_socket)
         try:
             await asyncio.to_thread(make_libexec)
@@ -133,7 +133,7 @@ class Node:
             tasks.create_task(self._link.run(), name="reports")
 
     async def _discover(self) -> None:
-        if not self._config.mdns:
+        if not self._config.mdns or self._config.on_loopback:
             return
         discovery = Discovery(self.machine_id, self._config.listen_address, NODE_PORT, self._discovered)
         discovery.addresses = self._addresses

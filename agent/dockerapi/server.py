@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,28 @@ SOCKET_MODE = 0o660
 BODY_LIMIT_BYTES = 8 << 20
 SHUTDOWN_S = 1.0
 _VERSIONED = "/v{version:[0-9]+\\.[0-9]+}"
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody serves there: no file, or a socket that an earlier process of somebody's left behind.
+
+    A link is its maker's, and so is what it points to.
+    """
+    if path.is_symlink():
+        return False
+    if not path.exists():
+        return True
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 class DockerApi:

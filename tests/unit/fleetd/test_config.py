@@ -33,6 +33,7 @@ def test_no_flags_is_a_cluster_of_one_on_loopback() -> None:
         (["--voters", "4"], "--voters: a store has 3, 5 or 7 voters"),
         (["--listen-address", "nowhere"], "--listen-address: 'nowhere' does not appear to be an IPv4 or IPv6 address"),
         (["--listen-address", "0.0.0.0"], "--listen-address: name one address of this machine"),
+        (["--listen-address", "fd00::1"], "name an IPv4 address"),
         (["--listen-address", "10.0.0.1"], "which wants TLS"),
         (["--cluster-name", "-x"], "--cluster-name: use 1 to 63 letters"),
         (["--metadata", "ssd"], "--metadata: metadata 'ssd' is not key=value"),
@@ -54,6 +55,11 @@ def test_wrong_files_name_the_place(tmp_path: Path) -> None:
         load(["--config", str(file)], {})
     with pytest.raises(ConfigError, match="No such file"):
         load(["--config", str(tmp_path / "missing")], {})
+
+
+def test_a_mistyped_variable_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    load([], {"FLEETD_BOOTSTRAP_EXPCT": "3"})
+    assert "FLEETD_BOOTSTRAP_EXPCT is no setting" in caplog.text
 
 
 def test_insecure_allows_other_addresses() -> None:
