@@ -6,6 +6,7 @@ What a container is, and how images come here, is the runner's affair (`agent/co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -136,11 +137,14 @@ class DockerSteps:
             if step is None:
                 raise ContainerFailure(f"'{' '.join(words)}' is not a docker line that is understood.")
             code = await self._do(record, unit, step, env)
-        except (ContainerFailure, DockerLineError, ContextError, CgroupError) as error:
+        except Exception as error:  # of whatever kind: a step that ends untold leaves its unit active for ever
             code = error.code if isinstance(error, ContainerFailure) else CLIENT_ERROR
-            reason = str(error)
+            reason = str(error) or type(error).__name__
+            if not isinstance(error, (ContainerFailure, DockerLineError, ContextError, CgroupError)):
+                log.exception("%s: the docker step #%d failed", self.unit, slot)
             if not command.ignore_failure:
-                await asyncio.to_thread(write_note, Path(record.log_dir), f"docker: {reason}")
+                with contextlib.suppress(OSError):  # the note is not worth more than the end: the disk may be full
+                    await asyncio.to_thread(write_note, Path(record.log_dir), f"docker: {reason}")
         self._containers.pop(slot, None)
         self._tell(life.Exited(slot, boot_seconds(), code=code), reason, ended=True)
 
@@ -265,9 +269,11 @@ def _resolve(options: ContainerOptions, env: Mapping[str, str]) -> ContainerOpti
     found: dict[str, str] = {}
     for path in options.env_files:
         try:
-            lines = Path(path).read_text().splitlines()
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise ContainerFailure(f"--env-file {path} can't be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise ContainerFailure(f"--env-file {path} is not UTF-8: {error}.") from error
         for line in lines:
             if not line.strip() or line.startswith("#"):
                 continue

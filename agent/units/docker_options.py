@@ -5,9 +5,11 @@ Source: Docker's command reference, "docker container run". Verbs and unit lines
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
+from agent.containers.security import ALL_CAPABILITIES
 from agent.units.errors import BadValue
 
 PORT_LIMIT = 65535
@@ -311,3 +313,19 @@ def restart_policy(text: str) -> str:
     if not allowed or (colon and (name != "on-failure" or not times.isdigit())):
         raise BadValue(f"'{text}' is not a restart policy (no, always, unless-stopped, on-failure[:times])")
     return text
+
+
+def capability(text: str) -> str:
+    """`--cap-add NET_ADMIN`, with or without CAP_, in any case; or ALL."""
+    name = text.upper().removeprefix("CAP_")
+    if name != "ALL" and f"CAP_{name}" not in ALL_CAPABILITIES:
+        raise BadValue(f'invalid capability: "{text}"')
+    return text
+
+
+def address(text: str) -> str:
+    """`--ip 10.89.0.5`: an IPv4 address."""
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise BadValue(f"'{text}' is not an IPv4 address") from None

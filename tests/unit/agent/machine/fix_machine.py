@@ -88,6 +88,8 @@ class PlayedContainers:
         self.asked: list[str] = []
         self.made: dict[str, UnitContainer] = {}
         self.ends: dict[str, asyncio.Future[int]] = {}
+        self.failure: Exception | None = None
+        """What the next `create` meets."""
         self.pull = asyncio.Event()
         self.pull.set()
 
@@ -98,6 +100,8 @@ class PlayedContainers:
             raise ContainerFailure(f"There is no image '{image}' here.")
 
     async def create(self, wanted: UnitContainer) -> str:
+        if self.failure is not None:
+            raise self.failure
         container = f"c{len(self.made) + 1}"
         self.made[container] = wanted
         self.asked.append(f"create {container}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -126,3 +127,32 @@ ExecStop=/usr/bin/docker stop -t 3 web
         "start c1",
         "stop c1 3.0",
     ]
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left"), ValueError("odd"), TimeoutError()])
+async def test_no_failure_of_whatever_kind_leaves_a_unit_active(machine: Machine, failure: Exception) -> None:
+    machine.containers.failure = failure
+    await machine.cluster.place("f.service", "[Service]\nExecStart=docker run busybox\n")
+    state = await machine.cluster.until_sub("f.service", "failed")
+    assert state.exit_status == 125
+    assert machine.lines("f.service") == [f"docker: {str(failure) or 'TimeoutError'}"]
+
+
+async def test_a_note_that_can_not_be_written_changes_nothing(machine: Machine) -> None:
+    machine.containers.pull.clear()
+    machine.containers.failure = OSError(errno.ENOSPC, "No space left on device")
+    await machine.cluster.place("n.service", "[Service]\nExecStart=docker run busybox\n")
+    await asked(machine, "fetch busybox missing")
+    for folder in (machine.root / "data/journal/n.service").iterdir():
+        folder.rmdir()
+        folder.write_text("in the way")
+    machine.containers.pull.set()
+    state = await machine.cluster.until_sub("n.service", "failed")
+    assert state.exit_status == 125 and "No space left on device" in state.why
+
+
+async def test_an_env_file_that_is_not_utf8_is_named(machine: Machine) -> None:
+    (machine.root / "env").write_bytes(b"A=\xff\n")
+    await machine.cluster.place("u.service", f"[Service]\nExecStart=docker run --env-file {machine.root}/env busybox\n")
+    state = await machine.cluster.until_sub("u.service", "failed")
+    assert state.exit_status == 125 and "is not UTF-8" in state.why

@@ -58,6 +58,7 @@ def test_the_papers_line() -> None:
         ("--label a=b -l c x", "labels", (("a", "b"), ("c", ""))),
         ("--stop-timeout 3 x", "stop_timeout", 3),
         ("-P x", "publish_all", True),
+        ("--cap-add net_admin --cap-add=CAP_CHOWN --cap-add ALL x", "cap_add", ("net_admin", "CAP_CHOWN", "ALL")),
     ],
 )
 def test_flags_of_run(line: str, field: str, value: object) -> None:
@@ -78,6 +79,8 @@ def test_flags_of_run(line: str, field: str, value: object) -> None:
         ("docker stop", "docker stop needs a container."),
         ("docker start -a a b", "takes one container"),
         ("docker pull a b", "takes one image"),
+        ("docker run --cap-add=BOGUS x", "invalid capability: \"BOGUS\""),
+        ("docker run --ip=999 x", "'999' is not an IPv4 address"),
     ],
 )
 def test_what_docker_refuses(line: str, said: str) -> None:
