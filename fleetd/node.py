@@ -172,7 +172,8 @@ class Node:
             tasks.create_task(voters.promote(self.machine_id), name="promotion")
         tasks.create_task(self._expect_voters(), name="expected voters")
         tasks.create_task(self._accepting.run(), name="accepting")
-        tasks.create_task(Engine(self._client, self.machine_id, booted=booted).run(), name="engine")
+        engine = Engine(self._client, self.machine_id, booted=booted, compacts=not self._config.kv_endpoints)
+        tasks.create_task(engine.run(), name="engine")
         log.info("machine %s is up in cluster %s", self.machine_id, record.cluster_id)
 
     async def _expect_voters(self, *, founding: bool = False) -> None:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 
+from fleetd.engine import history
 from fleetd.engine.brake import HOLD_TTLS, SILENCE_TTLS, Brake
 from fleetd.engine.commit import Deposed, commit
 from fleetd.engine.decisions import Alarm
@@ -41,12 +42,21 @@ class Engine:
     """One machine's engine; of all in the cluster one leads. `run()` until cancelled."""
 
     def __init__(
-        self, client: Client, machine_id: str, *, booted: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        client: Client,
+        machine_id: str,
+        *,
+        booted: bool = False,
+        compacts: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`booted`: the machine has just come up in a cluster that was there before, so that nobody here knows how
+        """`compacts`: the store is ours, and so is its history.
+
+        `booted`: the machine has just come up in a cluster that was there before, so that nobody here knows how
         long the store was silent; that counts as a silence."""
         self._client = client
         self._machine = machine_id
+        self._compacts = compacts
         self._clock = clock
         self._answered = -math.inf if booted else clock()
         self._silence: float | None = None
@@ -129,6 +139,8 @@ class Engine:
         queue: asyncio.Queue[Listed | Changed] = asyncio.Queue(QUEUE)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._feed(follow(self._client, keys.ROOT), queue))
+            if self._compacts:
+                group.create_task(history.compact(self._client))
             await self._work(term, queue)
 
     @staticmethod

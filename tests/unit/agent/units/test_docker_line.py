@@ -79,7 +79,7 @@ def test_flags_of_run(line: str, field: str, value: object) -> None:
         ("docker stop", "docker stop needs a container."),
         ("docker start -a a b", "takes one container"),
         ("docker pull a b", "takes one image"),
-        ("docker run --cap-add=BOGUS x", "invalid capability: \"BOGUS\""),
+        ("docker run --cap-add=BOGUS x", 'invalid capability: "BOGUS"'),
         ("docker run --ip=999 x", "'999' is not an IPv4 address"),
     ],
 )
