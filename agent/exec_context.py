@@ -116,11 +116,12 @@ def environment(unit: Unit, outcome: Outcome, privileged: bool = False) -> dict[
 
 def _environment_file(path: Path, optional: bool) -> dict[str, str]:
     try:
-        text = path.read_text()
-    except OSError as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         if optional:
             return {}
-        raise ContextError(f"{path} (EnvironmentFile=) can't be read: {error.strerror}.") from error
+        said = f"can't be read: {error.strerror}" if isinstance(error, OSError) else f"is not UTF-8: {error}"
+        raise ContextError(f"{path} (EnvironmentFile=) {said}.") from error
     found = {}
     for line in text.replace("\\\n", "").splitlines():
         name, equals, value = line.strip().partition("=")

@@ -72,15 +72,33 @@ class Processes:
         self._records[record.slot] = record
         self._starting[record.slot] = asyncio.Event()
         self._tasks[record.slot] = asyncio.create_task(
-            self._spawn(record, unit, command, outcome), name=f"{self.unit} #{record.slot}"
+            self._live(record, self._spawn(record, unit, command, outcome)), name=f"{self.unit} #{record.slot}"
         )
 
     def adopt(self, record: ProcessRecord) -> None:
         """Go on with a monitor that an earlier fleetd started, whether it lives or left its exit record."""
         self._records[record.slot] = record
-        self._tasks[record.slot] = asyncio.create_task(self._reconnect(record), name=f"{self.unit} #{record.slot}")
+        self._tasks[record.slot] = asyncio.create_task(
+            self._live(record, self._reconnect(record)), name=f"{self.unit} #{record.slot}"
+        )
 
-    async def _spawn(self, record: ProcessRecord, unit: Unit, command: Command, outcome: Outcome) -> None:
+    async def _live(self, record: ProcessRecord, work: Awaitable[monitors.Link | None]) -> None:
+        """One process from its monitor to its end; whatever goes wrong, its end is told and nobody waits for it."""
+        slot = record.slot
+        link: monitors.Link | None = None
+        try:
+            link = await work
+            if link is not None:
+                await self._listen(record, link)
+        except Exception as error:
+            if not isinstance(error, (ContextError, CgroupError, monitors.MonitorError, OSError)):
+                log.exception("%s: process #%d", self.unit, slot)
+            end = life.Exited(slot, boot_seconds(), unable=link is None, lost=link is not None)
+            self._tell(end, str(error) or type(error).__name__, ended=True)
+        finally:
+            self._under_way(slot)
+
+    async def _spawn(self, record: ProcessRecord, unit: Unit, command: Command, outcome: Outcome) -> monitors.Link:
         service = unit.service
         assert service is not None
         forking = record.phase == "start" and service.type == "forking"
@@ -90,30 +108,24 @@ class Processes:
         monitor_group = self.cgroup.child("monitor")
         if self._permit is not None and record.phase not in ENDING:
             await self._ask(record.slot, unit)
-        try:
-            process = monitor_command(unit, command, outcome)
-            group.make()
-            if main:
-                group.limit(limits(service.resources))
-            monitor_group.make()
-            spec = monitors.MonitorSpec(
-                id=f"{self.unit}#{record.slot}",
-                run_dir=Path(record.run_dir),
-                log_dir=Path(record.log_dir),
-                command=process,
-                type="forking" if forking else ("notify" if main and notify != "none" else "exec"),
-                monitor_cgroups=monitor_group.paths(),
-                payload_cgroups=group.paths(),
-                notify=notify if main or service.notify_access in ("exec", "all") else "none",
-                pid_file=Path(service.pid_file) if forking and service.pid_file else None,
-                isolation=self._isolation if main else None,
-            )
-            link = await monitors.spawn(spec)
-        except (ContextError, CgroupError, monitors.MonitorError, OSError) as error:
-            self._under_way(record.slot)
-            self._tell(life.Exited(record.slot, boot_seconds(), unable=True), str(error), ended=True)
-            return
-        await self._listen(record, link)
+        process = monitor_command(unit, command, outcome)
+        group.make()
+        if main:
+            group.limit(limits(service.resources))
+        monitor_group.make()
+        spec = monitors.MonitorSpec(
+            id=f"{self.unit}#{record.slot}",
+            run_dir=Path(record.run_dir),
+            log_dir=Path(record.log_dir),
+            command=process,
+            type="forking" if forking else ("notify" if main and notify != "none" else "exec"),
+            monitor_cgroups=monitor_group.paths(),
+            payload_cgroups=group.paths(),
+            notify=notify if main or service.notify_access in ("exec", "all") else "none",
+            pid_file=Path(service.pid_file) if forking and service.pid_file else None,
+            isolation=self._isolation if main else None,
+        )
+        return await monitors.spawn(spec)
 
     async def _ask(self, slot: int, unit: Unit) -> None:
         """Wait for the permit, with the unit's start timeout standing still."""
@@ -126,14 +138,12 @@ class Processes:
             self._asking.discard(slot)
         self._tell(life.Resumed(slot, boot_seconds()))
 
-    async def _reconnect(self, record: ProcessRecord) -> None:
-        run_dir = Path(record.run_dir)
+    async def _reconnect(self, record: ProcessRecord) -> monitors.Link | None:
         try:
-            link = await monitors.connect(run_dir)
+            return await monitors.connect(Path(record.run_dir))
         except monitors.MonitorError:
             self._gone(record)
-            return
-        await self._listen(record, link)
+            return None
 
     def _under_way(self, slot: int) -> None:
         started = self._starting.pop(slot, None)

@@ -168,6 +168,18 @@ async def test_failures_say_why(machine: Machine, lines: str, result: str, why: 
     assert state.result == result and why in state.why
 
 
+async def test_a_unit_with_an_environment_file_that_is_not_utf8_fails_and_can_be_stopped(machine: Machine) -> None:
+    (machine.root / "env").write_bytes(b"A=\xff\n")
+    text = (
+        f"[Service]\nEnvironmentFile={machine.root}/env\nExecStart=/bin/sleep 60\nRestart=on-failure\nRestartSec=3600\n"
+    )
+    await machine.cluster.place("latin.service", text)
+    state = await machine.cluster.until_sub("latin.service", "auto-restart")
+    assert state.result == "resources" and "is not UTF-8" in state.why
+    await machine.cluster.place("latin.service", text, "loaded")
+    await machine.cluster.until("latin.service", lambda s: s is not None and s.sub in ("dead", "failed"))
+
+
 async def test_a_docker_error_is_in_the_journal(machine: Machine) -> None:
     await machine.cluster.place("d.service", "[Service]\nExecStart=/usr/bin/docker run nothing:1\n")
     state = await machine.cluster.until_sub("d.service", "failed")
