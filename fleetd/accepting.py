@@ -71,7 +71,7 @@ class Accepting:
         self._reached = False
 
     async def why_not(self) -> str:
-        """Why no unit is taken now; '' when they are. Raises StoreError."""
+        """Why no unit is taken now; '' when they are. Raises StoreError, RegistryError."""
         if self._reached:
             return ""
         if waiting := self._waiting():
@@ -89,11 +89,11 @@ class Accepting:
         if not found.kvs:
             return None
         record = keys.decode(keys.VOTERS, found.kvs[0].value)
-        return Goal(int(record["voters"]), str(record["founder"]), bool(record["reached"]), found.kvs[0].mod_revision)
+        return Goal(record.number("voters"), str(record["founder"]), bool(record["reached"]), found.kvs[0].mod_revision)
 
     async def expect(self, voters: int, machine: str, *, founding: bool) -> None:
         """Say how many voters units wait for: the founder does before others can join, and may say another number when
-        it starts again, until they were reached. Others are not heard. Raises StoreError."""
+        it starts again, until they were reached. Others are not heard. Raises StoreError, RegistryError."""
         while True:
             goal = await self._goal()
             if goal is None and not founding:
@@ -105,6 +105,7 @@ class Accepting:
 
     async def run(self) -> None:
         """Return once the voters were reached."""
+        refused = ""
         while True:
             try:
                 goal = await self._goal()
@@ -116,6 +117,10 @@ class Accepting:
                     if await self._swap(goal, Goal(goal.voters, goal.founder, reached=True)):
                         log.info("%d machines vote in the store: units are accepted from now on", voters)
                     continue
+            except keys.RegistryError as error:
+                if str(error) != refused:
+                    log.error("No voters can be counted: %s", error)
+                refused = str(error)
             except StoreError as error:
                 log.debug("the voters can't be counted now: %s", error)
             await asyncio.sleep(LOOK_S)

@@ -25,7 +25,7 @@ from fleetd.journals import Journals
 from fleetd.peers import PeerAnswers
 from fleetd.presence import PAGE, Presence
 from fleetd.processes import Program
-from fleetd.registry import Registry
+from fleetd.registry import Registry, RegistryError
 from fleetd.registry.records import Machine
 from fleetd.registry.reports import ClusterLink
 from fleetd.trust import Trust
@@ -184,6 +184,9 @@ class Node:
                     min(self._config.bootstrap_expect, self._config.voters), self.machine_id, founding=founding
                 )
                 return
+            except RegistryError as error:
+                log.error("can't say how many voters are expected: %s", error)
+                return
             except StoreError as error:
                 log.debug("can't write how many voters are expected: %s", error)
                 await asyncio.sleep(STORE_RETRY_S)
@@ -274,6 +277,8 @@ class Node:
             try:
                 known["why"] = await self._accepting.why_not()
                 known["accepts_units"] = not known["why"]
+            except RegistryError as error:
+                known["why"] = str(error)
             except StoreError as error:
                 known["why"] = f"The store does not answer: {error}"
         return known

@@ -21,12 +21,30 @@ class NewerRecord(RegistryError):
     """A record was written by a newer program."""
 
 
+class Record(dict[str, Any]):
+    """A record's fields; one that is missing, or is no number where one belongs, is a RegistryError."""
+
+    def __init__(self, key: bytes, fields: Mapping[str, Any]) -> None:
+        super().__init__(fields)
+        self._name = key.decode(errors="replace")
+
+    def __missing__(self, field: str) -> Any:
+        raise RegistryError(f"The record {self._name} has no field '{field}'.")
+
+    def number(self, field: str, default: int | None = None) -> int:
+        """A field that is a whole number."""
+        value = self[field] if default is None else self.get(field, default)
+        if not isinstance(value, int):
+            raise RegistryError(f"The field '{field}' of the record {self._name} is no whole number.")
+        return value
+
+
 def encode(**fields: Any) -> bytes:
     """Make a record's value."""
     return json.dumps({"v": VERSION, **fields}, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def decode(key: bytes, value: bytes) -> dict[str, Any]:
+def decode(key: bytes, value: bytes) -> Record:
     """Read a record's value. A damaged one is a RegistryError, one of a newer version a NewerRecord."""
     try:
         record = json.loads(value)
@@ -38,7 +56,7 @@ def decode(key: bytes, value: bytes) -> dict[str, Any]:
             f"The record {key.decode(errors='replace')} has version {version}; "
             f"this program reads up to {VERSION}. Upgrade fleetd on this machine."
         )
-    return dict(record)
+    return Record(key, record)
 
 
 def file_hash(text: str) -> str:
@@ -88,10 +106,6 @@ def state(machine: str, name: str) -> bytes:
 
 def container(machine: str, container_id: str) -> bytes:
     return _key("containers", machine, container_id)
-
-
-def service(name: str, instance: str) -> bytes:
-    return _key("services", name, instance)
 
 
 def presence(machine: str) -> bytes:

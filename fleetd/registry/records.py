@@ -119,8 +119,11 @@ class Return:
     def read(cls, machine: str, key: bytes, value: bytes) -> Return:
         record = keys.decode(key, value)
         asking = record.get("asking")
-        units = {str(k): int(v) for k, v in asking.items()} if isinstance(asking, Mapping) else None
-        return cls(machine, int(record.get("lease", 0)), units)
+        units: dict[str, int] | None = None
+        if isinstance(asking, Mapping):
+            epochs = keys.Record(key, asking)
+            units = {unit: epochs.number(unit) for unit in epochs}
+        return cls(machine, record.number("lease", 0), units)
 
     def value(self) -> bytes:
         return keys.encode(lease=self.lease, asking=None if self.asking is None else dict(self.asking))

@@ -16,10 +16,10 @@ from contextlib import suppress
 from agent.interfaces import ContainerRecord, Placement, UnitState
 from fleetd.registry import keys, records
 from fleetd.registry.follow import RETRY_S, Changed, Listed, follow, list_prefix
-from fleetd.registry.records import RUNNING, Placed, Presence, Return
+from fleetd.registry.records import RUNNING, Placed, Return
 from kvstore.client import Client
 from kvstore.errors import LeaseNotFound, StoreError
-from kvstore.model import Compare, Op
+from kvstore.model import Compare, KeyValue, Op
 
 log = logging.getLogger(__name__)
 BATCH = 128
@@ -179,7 +179,11 @@ class ClusterLink:
                 for event in batch.events:
                     if event.type != "put":
                         continue
-                    answer = Return.read(self._machine, key, event.kv.value)
+                    try:
+                        answer = Return.read(self._machine, key, event.kv.value)
+                    except keys.RegistryError as error:
+                        log.error("An answer to this machine's return is left out: %s", error)
+                        continue
                     if answer.asking is None and answer.lease == lease == self._lease:
                         self._returning = False
                         self._ready.set()
@@ -188,29 +192,38 @@ class ClusterLink:
     async def placements(self) -> AsyncIterator[Mapping[str, Placement]]:
         """Yield the whole set for this machine, first as it is now, then after every change."""
         placed: dict[str, Placed] = {}
+        given: dict[str, Placement] = {}
         changes = follow(self._client, keys.placements(self._machine))
         async for change in changes:
             before = placed
             placed = self._apply(placed, change)
             if not placed.keys() >= before.keys() or not self._ready.is_set() or isinstance(change, Listed):
                 await self._settle(placed)
-            yield {unit: await self._placement(item) for unit, item in placed.items()}
+            given = await self._placements(placed, given)
+            yield dict(given)
 
     def _apply(self, placed: dict[str, Placed], change: Listed | Changed) -> dict[str, Placed]:
+        """The set after a change. A record that can't be read is logged, and leaves its unit as it was."""
         found = {} if isinstance(change, Listed) else dict(placed)
         for kv in change.kvs if isinstance(change, Listed) else ():
-            unit = keys.split(kv.key)[1][-1]
-            found[unit] = Placed.read(self._machine, unit, kv.key, kv.value, kv.mod_revision)
+            self._put_placed(kv, placed, found)
         for event in change.events if isinstance(change, Changed) else ():
             if event.kv.mod_revision <= self._known:
                 continue
-            unit = keys.split(event.kv.key)[1][-1]
             if event.type == "put":
-                kv = event.kv
-                found[unit] = Placed.read(self._machine, unit, kv.key, kv.value, kv.mod_revision)
+                self._put_placed(event.kv, placed, found)
             else:
-                found.pop(unit, None)
+                found.pop(keys.split(event.kv.key)[1][-1], None)
         return found
+
+    def _put_placed(self, kv: KeyValue, before: Mapping[str, Placed], found: dict[str, Placed]) -> None:
+        unit = keys.split(kv.key)[1][-1]
+        try:
+            found[unit] = Placed.read(self._machine, unit, kv.key, kv.value, kv.mod_revision)
+        except keys.RegistryError as error:
+            log.error("A placement is left out, and %s stays as it was: %s", unit, error)
+            if unit in before:
+                found[unit] = before[unit]
 
     async def _settle(self, placed: dict[str, Placed]) -> None:
         """Wait until a removal may be believed: this machine is present under its lease, and is not returning. A
@@ -230,13 +243,22 @@ class ClusterLink:
 
     async def _refresh(self, placed: dict[str, Placed]) -> None:
         listed = await list_prefix(self._client, keys.placements(self._machine))
-        fresh = self._apply({}, listed)
+        fresh = self._apply(placed, listed)
         placed.clear()
         placed.update(fresh)
         self._known = listed.revision
 
-    async def _placement(self, item: Placed) -> Placement:
-        return Placement(item.unit, await self._file(item.file), item.desired, item.epoch)
+    async def _placements(self, placed: Mapping[str, Placed], given: Mapping[str, Placement]) -> dict[str, Placement]:
+        """With their files. A unit whose file can't be read keeps what was given before."""
+        found: dict[str, Placement] = {}
+        for unit, item in placed.items():
+            try:
+                found[unit] = Placement(item.unit, await self._file(item.file), item.desired, item.epoch)
+            except keys.RegistryError as error:
+                log.error("A placement is left out, and %s stays as it was: %s", unit, error)
+                if unit in given:
+                    found[unit] = given[unit]
+        return found
 
     async def _file(self, digest: str) -> str:
         if (text := self._files.get(digest)) is not None:
@@ -256,9 +278,4 @@ class ClusterLink:
         return text
 
 
-def presence_of(machine: str, boot: str, address: str) -> tuple[bytes, bytes]:
-    """The key and value that a lease holder puts to say that the machine lives."""
-    return keys.presence(machine), Presence(machine, boot, address).value()
-
-
-__all__ = ["BATCH", "ClusterLink", "presence_of"]
+__all__ = ["BATCH", "ClusterLink"]

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from agent.interfaces import ContainerRecord, UnitState
+from fleetd.accepting import Accepting
 from fleetd.registry import NewerRecord, Registry, RegistryError, keys, reports
 from fleetd.registry.follow import list_prefix
+from fleetd.registry.records import Placed, Return
 from fleetd.registry.reports import ClusterLink
 from kvstore.client import Client
 from tests.unit.fleetd.world import store
@@ -96,3 +98,65 @@ def test_a_record_of_a_newer_program_is_refused_with_a_sentence() -> None:
         keys.decode(keys.unit("x.service"), b'{"v": 2}')
     with pytest.raises(RegistryError, match="is not one of ours"):
         keys.decode(keys.unit("x.service"), b"hello")
+    with pytest.raises(RegistryError, match=r"units/x.service has no field 'file'"):
+        keys.decode(keys.unit("x.service"), keys.encode())["file"]
+    with pytest.raises(RegistryError, match="'lease' of the record /fleet/v1/returns/m is no whole number"):
+        Return.read("m", keys.returning("m"), keys.encode(lease="x"))
+
+
+async def test_a_placement_that_can_t_be_read_leaves_its_unit_as_it_was(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (client, link):
+        lease = (await client.lease_grant(60)).id
+        await Registry(client, "m").announce("boot", "10.0.0.1", lease)
+        link.set_lease(lease)
+        digest = keys.file_hash("text")
+        await client.put(keys.file(digest), keys.encode(text="text"))
+
+        async def place(unit: str, value: bytes = b"", file: str = digest) -> None:
+            await client.put(keys.placement("m", unit), value or Placed(unit, "m", file, "launched").value())
+
+        await place("x.service")
+        await place("new.service", b'{"v": 2}')
+        async with asyncio.timeout(10):
+            sets = link.placements()
+            first = await anext(sets)
+            assert list(first) == ["x.service"]
+            await place("x.service", b'{"v": 2}')
+            assert await anext(sets) == first
+            await place("x.service", keys.encode(desired="launched"))
+            assert await anext(sets) == first
+            await client.put(keys.file("bad"), b"no record")
+            await place("x.service", file="bad")
+            assert await anext(sets) == first
+            await place("y.service")
+            assert set(await anext(sets)) == {"x.service", "y.service"}
+            await client.delete(keys.placement("m", "y.service"))
+            assert await anext(sets) == first
+
+
+async def test_a_return_is_answered_though_an_unreadable_answer_came_before(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (client, link):
+        lease = (await client.lease_grant(60)).id
+        await link.report_units([], [])
+        watch = client.watch(keys.returning("m"), start_revision=1)
+        link.set_lease(lease, returning=True)
+        async with asyncio.timeout(10), watch:
+            await anext(aiter(watch))
+            await client.put(keys.returning("m"), b'{"v": 2}')
+            await client.put(keys.returning("m"), Return("m", lease, None).value())
+            await link.report_units([state("x.service")], [])
+            assert await names(client, count=1) == ["x.service"]
+
+
+async def test_voters_that_can_t_be_read_are_a_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with linked(tmp_path) as (client, _):
+        await client.put(keys.VOTERS, b'{"v": 2}')
+        accepting = Accepting(client, lambda: "", lambda: [])
+        with pytest.raises(RegistryError, match="cluster/voters has version 2"):
+            await accepting.why_not()
+        counting = asyncio.create_task(accepting.run())
+        async with asyncio.timeout(10):
+            while "cluster/voters has version 2" not in caplog.text:
+                await asyncio.sleep(0.02)
+            await client.delete(keys.VOTERS)
+            await counting
