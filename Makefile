@@ -31,8 +31,10 @@ demo: native ## three machines, the paper's unit, a failover; cleans up
 test: native ## every test: Rust, Python, real machines
 	@echo "==> cargo test"
 	@cargo test --release --locked --workspace -q
-	@echo "==> pytest"
-	@$(BIN)/pytest -q tests
+	@echo "==> pytest: one machine"
+	@$(BIN)/pytest -q --durations=10 tests/unit tests/conformance
+	@echo "==> pytest: labs, two at a time, since they mostly wait"
+	@$(BIN)/pytest -q --durations=20 -n 2 --dist loadfile tests/cluster tests/faults
 
 bench: native ## measure beside etcd and runc: make bench BENCH='--quick --json'
 	@$(BIN)/python -m benchmarks $(BENCH)

@@ -25,7 +25,7 @@ SILENCE_S = 2
 
 @pytest.fixture(scope="module")
 def stores() -> Iterator[Stores]:
-    with Lab("labstore", 3, "--store-snapshot-count", str(KEPT_ENTRIES)) as lab:
+    with Lab("storeloss", 3, "--store-snapshot-count", str(KEPT_ENTRIES)) as lab:
         lab.wait_formed()
         yield Stores(lab)
 
