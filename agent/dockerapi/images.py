@@ -116,7 +116,8 @@ async def _spooled(request: web.Request, work: Callable[[IO[bytes]], Result]) ->
 
 def _lines(*messages: Mapping[str, object]) -> web.Response:
     text = "".join(json.dumps(message) + "\r\n" for message in messages)
-    return web.Response(text=text, content_type="application/json")
+    # Of exactly this type, without a charset: docker's client prints the JSON itself otherwise.
+    return web.Response(body=text.encode(), headers={"Content-Type": "application/json"})
 
 
 def _matches(tag: str, name: str) -> bool:

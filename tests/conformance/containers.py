@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -45,7 +46,7 @@ class Machine:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.socket = place / "docker.sock"
-        self.namespace = f"test-{os.getpid()}"
+        self.namespace = f"test-{secrets.token_hex(4)}"
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         subprocess.run(["ip", "-n", self.namespace, "link", "set", "lo", "up"], check=True)
 
