@@ -55,6 +55,7 @@ class Session:
         self._down = b""
         self._last = time.time()
         self._detached = False
+        self._kept = b""
         if signals:
             for name in FORWARDED:
                 signal.signal(getattr(signal, name), self._signal)
@@ -135,8 +136,13 @@ class Session:
             data = b""
         if not data:
             self._input = False
-        elif self._terminal and DETACH in data:
+        data = self._kept + data
+        self._kept = b""
+        if self._terminal and DETACH in data:
             self._detached = True
+            data = data.partition(DETACH)[0]
+        elif self._terminal and self._input and data.endswith(DETACH[:1]):
+            data, self._kept = data[:-1], DETACH[:1]  # the next key tells whether it is meant for us
         self._up += data
 
     def _output(self, data: bytes) -> None:

@@ -221,6 +221,14 @@ def test_a_terminal_has_the_clients_size_and_follows_it(machine: Machine) -> Non
     seen += _until_seen(outer, b"got word")
     assert b"44 90" in seen
     assert client.wait(10) == 0
+    outer, inner = pty.openpty()
+    words = ("dock", "run", "-it", "--name", "left", "busybox", "sh", "-c", "echo here; exec sleep 100")
+    client = subprocess.Popen(words, stdin=inner, stdout=inner, stderr=inner, env=machine.env())
+    _until_seen(outer, b"here")
+    os.write(outer, b"\x10")
+    os.write(outer, b"\x11")
+    assert client.wait(10) == 0
+    assert inspect(machine, "left")["State"]["Running"]
     refused = machine.dock("run", "-it", "--rm", "busybox", "true")
     assert (refused.returncode, refused.stderr) == (1, "dock: the input device is not a TTY\n")
 
