@@ -65,6 +65,8 @@ pub struct Store {
     applied: (u64, u64),
     batch: Batch,
     events: Vec<RevisionEvents>,
+    /// Why what is on disk can't be read, once that has shown while an entry was applied.
+    broken: Option<String>,
 }
 
 impl Store {
@@ -116,6 +118,7 @@ impl Store {
             applied,
             batch: Batch::default(),
             events: Vec::new(),
+            broken: None,
         })
     }
 
@@ -148,10 +151,15 @@ impl Store {
         self.backend.flush();
     }
 
-    /// What stopped the writer behind memory, if anything did.
+    /// What stopped the writer behind memory or made an entry's reads fail, if anything did: the member must stop.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        self.backend.failure()
+        self.broken.clone().or_else(|| self.backend.failure())
+    }
+
+    pub(crate) fn broke(&mut self, error: StoreError) -> StoreError {
+        self.broken.get_or_insert(error.to_string());
+        error
     }
 
     /// Bytes on disk.
@@ -409,6 +417,8 @@ pub(crate) struct Turn {
     pub main: i64,
     sub: u32,
     pub changes: Vec<Change>,
+    /// The first read that failed; what it was to answer is missing.
+    pub unread: Option<StoreError>,
 }
 
 impl Turn {
@@ -417,6 +427,7 @@ impl Turn {
             main: current + 1,
             sub: 0,
             changes: Vec::new(),
+            unread: None,
         }
     }
 

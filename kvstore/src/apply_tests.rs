@@ -179,3 +179,50 @@ fn a_crash_between_the_renames_of_an_import_leaves_the_old_state() {
     assert_eq!(store.hash().unwrap(), before);
     assert!(!root.path().join("outgoing").exists());
 }
+
+#[test]
+fn a_transaction_that_cannot_read_fails_and_stops_the_member() {
+    use crate::pb::etcd::{request_op::Request, RequestOp, TxnRequest};
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let put = |value: &'static str| PutRequest {
+        key: "k".into(),
+        value: value.into(),
+        ..Default::default()
+    };
+    store.apply(1, 1, vec![proposal(Command::Put(put("1")))]);
+    store.apply(2, 1, vec![proposal(Command::Put(put("2")))]);
+    store.flush();
+    // The old value's record is damaged on disk; nothing of it is in memory any more.
+    let mut damage = Batch::default();
+    damage.put(
+        Table::Revisions,
+        Rev { main: 2, sub: 0 }.encode(),
+        vec![0, 0xff, 0xff],
+    );
+    (damage.applied, damage.revision) = (2, 3);
+    store.backend.write(damage);
+    store.flush();
+    store.keys.synced(3);
+    let op = |request| RequestOp {
+        request: Some(request),
+    };
+    let read = RangeRequest {
+        key: "k".into(),
+        revision: 2,
+        ..Default::default()
+    };
+    let txn = TxnRequest {
+        success: vec![
+            op(Request::RequestPut(put("3"))),
+            op(Request::RequestRange(read)),
+        ],
+        ..Default::default()
+    };
+    let outcome = store.apply(3, 1, vec![proposal(Command::Txn(txn))]);
+    let error = outcome[0].result.as_ref().unwrap_err();
+    assert!(matches!(error, StoreError::Internal(why) if why.contains("damaged")), "{error}");
+    // The write stands, as on the members that could read.
+    assert_eq!(store.keys.newest(b"k").unwrap().value, "3");
+    assert!(store.failure().unwrap().contains("damaged"));
+}

@@ -9,7 +9,7 @@ use crate::pb::etcd::request_op::Request;
 use crate::pb::etcd::response_op::Response as OpResponse;
 use crate::pb::etcd::{
     DeleteRangeRequest, DeleteRangeResponse, KeyValue, PutRequest, PutResponse, RangeRequest,
-    RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+    RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
 };
 use crate::txn::holds;
 
@@ -98,8 +98,13 @@ impl Store {
         self.check_branch(&request, &mut path.iter())?;
         let mut turn = Turn::new(self.revision());
         let response = self.run(&mut turn, request, &mut path.iter());
+        let unread = turn.unread.take();
         self.finish(turn);
-        Ok(response)
+        match unread {
+            None => Ok(response),
+            // The writes stand, as on every member; this one can't answer, nor be trusted with what comes.
+            Some(error) => Err(self.broke(error)),
+        }
     }
 
     /// Read-only transactions need no entry in the log.
@@ -224,14 +229,18 @@ impl Store {
                 }
                 Some(Request::RequestRange(range)) => {
                     let seen = turn.seen();
-                    let mut response = crate::range::range(
+                    let compacted = self.compacted_revision();
+                    let found = crate::range::range(
                         &self.keys,
                         &self.backend,
-                        self.compacted_revision(),
+                        compacted,
                         seen,
                         &range,
-                    )
-                    .unwrap_or_default();
+                    );
+                    let mut response = found.unwrap_or_else(|error| {
+                        turn.unread.get_or_insert(error);
+                        RangeResponse::default()
+                    });
                     response.header = header(seen);
                     OpResponse::ResponseRange(response)
                 }
