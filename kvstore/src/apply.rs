@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -47,6 +49,22 @@ pub struct RevisionEvents {
     pub changes: Vec<Change>,
 }
 
+/// Operations that the state carried out since the member started: one for each range, put and deletion, also within
+/// transactions and also where no key was found, as etcd's `etcd_mvcc_*_total` count them.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub ranges: AtomicU64,
+    pub puts: AtomicU64,
+    pub deletes: AtomicU64,
+    /// Transactions of more than one operation.
+    pub txns: AtomicU64,
+}
+
+/// Adds to one of the counts.
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
 /// A lease as all members know it; when it ends is its leader's business.
 #[derive(Debug, Default)]
 pub struct LeaseEntry {
@@ -67,6 +85,7 @@ pub struct Store {
     events: Vec<RevisionEvents>,
     /// Why what is on disk can't be read, once that has shown while an entry was applied.
     broken: Option<String>,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Store {
@@ -119,7 +138,25 @@ impl Store {
             batch: Batch::default(),
             events: Vec::new(),
             broken: None,
+            counts: Arc::default(),
         })
+    }
+
+    /// What was carried out; a state that replaces another goes on counting where that one was.
+    #[must_use]
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// Counts on in these.
+    pub fn count_in(&mut self, counts: Arc<Counts>) {
+        self.counts = counts;
+    }
+
+    /// Keys that exist now.
+    #[must_use]
+    pub fn keys_now(&self) -> usize {
+        self.keys.len()
     }
 
     /// Index and term of the last entry applied.
@@ -291,6 +328,8 @@ impl Store {
                 self.batch.delete(Table::Leases, id.to_be_bytes().to_vec());
                 let mut turn = Turn::new(self.revision);
                 for key in &lease.keys {
+                    turn.operations += 1;
+                    count(&self.counts.deletes, 1);
                     if let Some(change) = self.keys.delete(turn.next(), key, &mut self.batch) {
                         turn.changes.push(change);
                     }
@@ -322,6 +361,7 @@ impl Store {
     }
 
     pub(crate) fn finish(&mut self, turn: Turn) {
+        count(&self.counts.txns, u64::from(turn.operations > 1));
         if turn.changes.is_empty() {
             return;
         }
@@ -349,6 +389,7 @@ impl Store {
     /// # Errors
     /// etcd's, for a compacted or future revision.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        count(&self.counts.ranges, 1);
         crate::range::range(
             &self.keys,
             &self.backend,
@@ -419,6 +460,8 @@ pub(crate) struct Turn {
     pub changes: Vec<Change>,
     /// The first read that failed; what it was to answer is missing.
     pub unread: Option<StoreError>,
+    /// Ranges, puts and deletions so far.
+    pub operations: u32,
 }
 
 impl Turn {
@@ -428,6 +471,7 @@ impl Turn {
             sub: 0,
             changes: Vec::new(),
             unread: None,
+            operations: 0,
         }
     }
 

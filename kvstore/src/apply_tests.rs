@@ -221,7 +221,10 @@ fn a_transaction_that_cannot_read_fails_and_stops_the_member() {
     };
     let outcome = store.apply(3, 1, vec![proposal(Command::Txn(txn))]);
     let error = outcome[0].result.as_ref().unwrap_err();
-    assert!(matches!(error, StoreError::Internal(why) if why.contains("damaged")), "{error}");
+    assert!(
+        matches!(error, StoreError::Internal(why) if why.contains("damaged")),
+        "{error}"
+    );
     // The write stands, as on the members that could read.
     assert_eq!(store.keys.newest(b"k").unwrap().value, "3");
     assert!(store.failure().unwrap().contains("damaged"));

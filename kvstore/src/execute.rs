@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::apply::{Store, Turn};
+use crate::apply::{count, Store, Turn};
 use crate::errors::StoreError;
 use crate::mvcc::KeyRange;
 use crate::pb::etcd::request_op::Request;
@@ -34,6 +34,8 @@ impl Store {
     }
 
     pub(crate) fn put(&mut self, turn: &mut Turn, request: PutRequest) -> PutResponse {
+        turn.operations += 1;
+        count(&self.counts.puts, 1);
         let now = self.keys.newest(&request.key);
         let lease = match now {
             Some(kv) if request.ignore_lease => kv.lease,
@@ -65,6 +67,8 @@ impl Store {
         turn: &mut Turn,
         request: &DeleteRangeRequest,
     ) -> DeleteRangeResponse {
+        turn.operations += 1;
+        count(&self.counts.deletes, 1);
         let range = KeyRange::new(&request.key, &request.range_end);
         let gone: Vec<Bytes> = self
             .keys
@@ -114,7 +118,12 @@ impl Store {
     pub fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
         let mut path = Vec::new();
         self.decide(request, &mut path);
-        self.read_branch(request, &mut path.iter())
+        let response = self.read_branch(request, &mut path.iter())?;
+        count(
+            &self.counts.txns,
+            u64::from(operations_in(&response.responses) > 1),
+        );
+        Ok(response)
     }
 
     fn read_branch(
@@ -228,15 +237,12 @@ impl Store {
                     OpResponse::ResponseDeleteRange(self.delete(turn, &delete))
                 }
                 Some(Request::RequestRange(range)) => {
+                    turn.operations += 1;
+                    count(&self.counts.ranges, 1);
                     let seen = turn.seen();
                     let compacted = self.compacted_revision();
-                    let found = crate::range::range(
-                        &self.keys,
-                        &self.backend,
-                        compacted,
-                        seen,
-                        &range,
-                    );
+                    let found =
+                        crate::range::range(&self.keys, &self.backend, compacted, seen, &range);
                     let mut response = found.unwrap_or_else(|error| {
                         turn.unread.get_or_insert(error);
                         RangeResponse::default()
@@ -259,4 +265,13 @@ impl Store {
             responses,
         }
     }
+}
+
+/// Operations that were carried out, nested ones too.
+fn operations_in(responses: &[ResponseOp]) -> usize {
+    let nested = |one: &ResponseOp| match &one.response {
+        Some(OpResponse::ResponseTxn(inner)) => operations_in(&inner.responses),
+        _ => 1,
+    };
+    responses.iter().map(nested).sum()
 }

@@ -50,7 +50,6 @@ pub struct Facts {
     pub leader_changes: AtomicU64,
     pub pending: AtomicU64,
     pub failed: AtomicU64,
-    pub ranges: AtomicU64,
     pub db_bytes: AtomicU64,
     pub is_learner: AtomicBool,
 }
@@ -202,10 +201,7 @@ impl Handle {
         match tokio::time::timeout(self.shared.limits.request_timeout, reply).await {
             Ok(Ok(result)) => Ok(result?),
             Ok(Err(_)) => Err(StoreError::Stopped.into()),
-            Err(_) => {
-                self.facts().failed.fetch_add(1, Ordering::Relaxed);
-                Err(StoreError::Timeout.into())
-            }
+            Err(_) => Err(StoreError::Timeout.into()),
         }
     }
 
@@ -249,8 +245,31 @@ impl Handle {
     /// Agrees on a command of the member's own.
     pub async fn propose(&self, command: Command) -> Result<(Response, i64), Status> {
         let (reply, wait) = oneshot::channel();
-        self.queue(Input::Write { command, reply })?;
-        self.answer(wait).await
+        let _pending = Pending::new(self);
+        let queued = self.queue(Input::Write { command, reply });
+        self.proposed(queued, wait).await
+    }
+
+    /// Waits for what became of a proposal; one that was refused or never came through counts as failed.
+    async fn proposed<T>(
+        &self,
+        queued: Result<(), Status>,
+        wait: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, Status> {
+        let answer = match queued {
+            Ok(()) => self.answer(wait).await,
+            Err(status) => Err(status),
+        };
+        let lost = [
+            StoreError::Timeout,
+            StoreError::Stopped,
+            StoreError::TooManyRequests,
+        ];
+        if matches!(&answer, Err(status) if lost.iter().any(|e| status.message() == e.to_string()))
+        {
+            self.facts().failed.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
     }
 
     /// Agrees on a change of the membership.
@@ -259,8 +278,10 @@ impl Handle {
         self.linearize().await?;
         self.core()?.membership.check(&change)?;
         let (reply, wait) = oneshot::channel();
-        self.queue(Input::Change { change, reply })?;
-        self.answer(wait).await?;
+        let pending = Pending::new(self);
+        let queued = self.queue(Input::Change { change, reply });
+        self.proposed(queued, wait).await?;
+        drop(pending);
         Ok(self.core()?.membership.list())
     }
 
@@ -423,10 +444,6 @@ impl Handle {
             .await
     }
 
-    pub fn count_ranges(&self, count: u64) {
-        self.facts().ranges.fetch_add(count, Ordering::Relaxed);
-    }
-
     /// An id for a lease whose client gave none.
     pub fn fresh_lease_id(&self) -> Result<i64, Status> {
         Ok(i64::try_from(random_u64()? >> 1).unwrap_or(1).max(1))
@@ -448,15 +465,41 @@ impl Handle {
             proposals_pending: get(&facts.pending),
             proposals_failed: get(&facts.failed),
             db_bytes: get(&facts.db_bytes),
-            ranges: get(&facts.ranges),
             term: get(&facts.term),
             ..Figures::default()
         };
         if let Ok(core) = self.core() {
             figures.watchers = core.hub.len() as u64;
-            figures.revision = core.store.as_ref().map_or(0, Store::revision);
+            let streams: std::collections::HashSet<_> =
+                core.streams.values().map(Arc::as_ptr).collect();
+            figures.watch_streams = streams.len() as u64;
+            if let Some(store) = &core.store {
+                figures.revision = store.revision();
+                figures.keys = store.keys_now() as u64;
+                let counts = store.counts();
+                figures.ranges = get(&counts.ranges);
+                figures.puts = get(&counts.puts);
+                figures.deletes = get(&counts.deletes);
+                figures.txns = get(&counts.txns);
+            }
         }
         figures
+    }
+}
+
+/// Counts a proposal as pending for as long as its caller waits.
+struct Pending<'a>(&'a Facts);
+
+impl<'a> Pending<'a> {
+    fn new(handle: &'a Handle) -> Self {
+        handle.facts().pending.fetch_add(1, Ordering::Relaxed);
+        Self(handle.facts())
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -481,9 +481,10 @@ impl Reactor {
             ));
         }
         let mut core = self.handle.core()?;
-        core.store = None;
-        let store =
+        let counts = core.store.take().map(|store| store.counts().clone());
+        let mut store =
             Store::import(&self.state_dir, chunks).map_err(|e| Broken::State(e.to_string()))?;
+        store.count_in(counts.unwrap_or_default());
         core.membership = read_membership(&store)?;
         core.store = Some(store);
         // Watchers may have missed revisions: their streams end, and clients resume from where they were.
@@ -692,9 +693,6 @@ impl Reactor {
             .proposals
             .retain(|p| writes.contains_key(&p.request_id));
         let facts = self.handle.facts();
-        facts
-            .pending
-            .store(self.waiting.writes.len() as u64, Ordering::Relaxed);
         let (durable, applied) = {
             let core = self.handle.core()?;
             let store = core.store()?;

@@ -223,7 +223,6 @@ impl KvService {
         if !request.serializable {
             self.0.linearize().await?;
         }
-        self.0.count_ranges(1);
         let (mut response, revision) = {
             let core = self.0.core()?;
             let store = core.store()?;
@@ -233,9 +232,25 @@ impl KvService {
         Ok(response)
     }
 
+    /// A transaction that writes nothing needs no entry in the log.
+    async fn read_together(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
+        if !txn::is_serializable(request) {
+            self.0.linearize().await?;
+        }
+        let (mut response, revision) = {
+            let core = self.0.core()?;
+            let store = core.store()?;
+            (store.read_txn(request)?, store.revision())
+        };
+        response.header = Some(self.0.header(revision));
+        Ok(response)
+    }
+
     async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
         txn::check_txn(&request, self.0.limits().max_txn_ops)?;
-        self.0.count_ranges(ranges_in(&request));
+        if txn::reads_only(&request) {
+            return self.read_together(&request).await;
+        }
         let (mut response, revision) = match self.0.write(Command::Txn(request)).await? {
             (Did::Txn(response), revision) => (response, revision),
             _ => return Err(mismatch()),
@@ -247,17 +262,4 @@ impl KvService {
 
 fn mismatch() -> Status {
     Status::internal("the answer belongs to another kind of request")
-}
-
-/// Range requests that a transaction holds, in either branch.
-fn ranges_in(txn: &TxnRequest) -> u64 {
-    txn.success
-        .iter()
-        .chain(&txn.failure)
-        .map(|op| match &op.request {
-            Some(request_op::Request::RequestRange(_)) => 1,
-            Some(request_op::Request::RequestTxn(inner)) => ranges_in(inner),
-            _ => 0,
-        })
-        .sum()
 }

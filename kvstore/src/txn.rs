@@ -71,6 +71,27 @@ pub fn check_txn(request: &TxnRequest, max_ops: usize) -> Result<(), StoreError>
     Ok(())
 }
 
+fn every_range(request: &TxnRequest, holds: &impl Fn(&RangeRequest) -> bool) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.all(|op| match &op.request {
+        Some(Request::RequestRange(range)) => holds(range),
+        Some(Request::RequestTxn(txn)) => every_range(txn, holds),
+        _ => false,
+    })
+}
+
+/// Whether neither branch writes.
+#[must_use]
+pub fn reads_only(request: &TxnRequest) -> bool {
+    every_range(request, &|_| true)
+}
+
+/// Whether a transaction that only reads may be answered from what this member has (etcd's `isTxnSerializable`).
+#[must_use]
+pub fn is_serializable(request: &TxnRequest) -> bool {
+    every_range(request, &|range| range.serializable)
+}
+
 fn check_ops(request: &TxnRequest, max_ops: usize) -> Result<(), StoreError> {
     let most = request
         .compare

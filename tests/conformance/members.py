@@ -106,6 +106,11 @@ class Member:
         except OSError:
             return ""
 
+    def metric(self, name: str) -> int:
+        """The value of a metric without labels."""
+        line = next(line for line in self.fetch("/metrics").splitlines() if line.startswith(f"{name} "))
+        return int(line.split()[1])
+
     def healthy(self) -> bool:
         return '"health":"true"' in self.fetch("/health")
 

@@ -297,3 +297,67 @@ def test_bad_settings_are_sentences(tmp_path: Path) -> None:
     assert member.process.wait(15) == 2
     member.process = None
     assert "pass --insecure" in member.log.read_text()
+
+
+def test_metrics_count_what_was_done_at_each_member(three: Members) -> None:
+    names = ("put", "delete", "range", "txn")
+
+    def counts(member: Member) -> dict[str, int]:
+        return {name: member.metric(f"etcd_mvcc_{name}_total") for name in names}
+
+    leader = three.leader()
+    follower = next(member for member in three.members if member is not leader)
+    before = {member.name: counts(member) for member in three.members}
+    for number in range(3):
+        three.ctl("put", "k", str(number), at=[follower])
+    three.ctl("del", "k", at=[follower])
+    three.ctl("del", "none", at=[follower])
+    three.ctl("get", "k", at=[follower])
+    three.ctl("get", "k", at=[leader], check=True)
+    three.ctl("txn", at=[follower], stdin='version("k") = "0"\n\nput k 1\nget k\n\ndel k\n\n')
+    three.ctl("txn", at=[follower], stdin='version("k") = "0"\n\nput k 1\n\nget k\nget k\n\n')  # does not hold
+    three.ctl("txn", at=[follower], stdin='version("k") = "1"\n\nget k\nget k\n\n\n')  # only reads
+
+    for member in three.members:
+        # What writes is carried out by every member, what only reads by the one asked.
+        ranges = 1 + 2 + {leader.name: 1, follower.name: 1 + 2}.get(member.name, 0)
+        txns = 2 + (member is follower)
+        expected = {"put": 4, "delete": 2, "range": ranges, "txn": txns}
+        start = before[member.name]
+
+        def grown(member: Member = member, start: dict[str, int] = start) -> dict[str, int]:
+            return {name: value - start[name] for name, value in counts(member).items()}
+
+        until(f"{expected} at {member.name}, not {grown()}", lambda g=grown, e=expected: g() == e)
+        assert member.metric("etcd_debugging_mvcc_keys_total") == 1
+
+
+def test_metrics_of_leader_and_proposals(three: Members) -> None:
+    def told() -> bool:
+        """Whether each member's first proposal, its client URLs, is in."""
+        listed = json.loads(three.ctl("member", "list", "-w", "json"))["members"]
+        return all(member.get("clientURLs") for member in listed)
+
+    until("the client URLs of all", told)
+    leader = three.leader()
+    others = [member for member in three.members if member is not leader]
+    assert sorted(member.metric("etcd_server_is_leader") for member in three.members) == [0, 0, 1]
+    assert all(member.metric("etcd_server_has_leader") == 1 for member in three.members)
+    seen = {member.name: member.metric("etcd_server_leader_changes_seen_total") for member in others}
+    applied = others[0].metric("etcd_server_proposals_applied_total")
+    three.ctl("put", "k", "1", at=[others[0]])
+    assert others[0].metric("etcd_server_proposals_applied_total") > applied
+    assert leader.metric("etcd_server_proposals_committed_total") > applied
+    leader.stop(signal.SIGKILL)
+    for member in others:
+        until("another leader", lambda m=member: m.metric("etcd_server_leader_changes_seen_total") > seen[m.name])
+    others[1].stop(signal.SIGKILL)
+    last = others[0]
+    until("loss of the leader", lambda: last.metric("etcd_server_has_leader") == 0)
+    failed = last.metric("etcd_server_proposals_failed_total")
+    assert last.metric("etcd_server_proposals_pending") == 0
+    with subprocess.Popen(three.ctl_command("put", "k", "2", "--command-timeout=20s", at=[last])) as put:
+        until("a proposal that waits", lambda: last.metric("etcd_server_proposals_pending") == 1)
+        assert put.wait(30) != 0
+    assert last.metric("etcd_server_proposals_failed_total") > failed
+    until("nothing that waits", lambda: last.metric("etcd_server_proposals_pending") == 0)
