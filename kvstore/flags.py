@@ -97,7 +97,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("insecure", _switch, "false", "Listen beyond loopback although there is no TLS (ours, not etcd's)."),
     Flag("peer-url-overrides", _text, "", "File or JSON: member id -> peer URLs that hold for now (ours)."),
     Flag("pre-vote", _switch, "true", "Always on.", served=False),
-    Flag("strict-reconfig-check", _switch, "true", "Only the last voter is protected so far.", served=False),
+    Flag("strict-reconfig-check", _switch, "true", "Refuse changes of members that would lose the quorum."),
     Flag("logger", _text, "zap", "Logs go to standard error.", served=False),
     Flag("log-level", _text, "info", "One level.", served=False),
     Flag("log-outputs", _text, "stderr", "Logs go to standard error.", served=False),

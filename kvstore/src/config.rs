@@ -42,6 +42,8 @@ pub struct Config {
     pub quota_backend_bytes: u64,
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
+    /// Whether a change of the membership must leave a quorum of started, connected members.
+    pub strict_reconfig_check: bool,
     /// Allows listening beyond loopback without TLS.
     pub insecure: bool,
     /// A file, or the JSON itself: member id -> peer URLs that hold until the membership says the same.
@@ -67,6 +69,7 @@ impl Default for Config {
             quota_backend_bytes: 2 * 1024 * 1024 * 1024,
             max_request_bytes: 1_572_864,
             max_txn_ops: 128,
+            strict_reconfig_check: true,
             insecure: false,
             peer_url_overrides: String::new(),
         }

@@ -36,6 +36,7 @@ pub struct Limits {
     pub max_request_bytes: usize,
     pub quota_bytes: u64,
     pub request_timeout: Duration,
+    pub strict_reconfig_check: bool,
 }
 
 /// Facts of this member, readable without the state's lock.
@@ -275,6 +276,10 @@ impl Handle {
     /// Agrees on a change of the membership.
     pub async fn change(&self, change: Change) -> Result<Vec<etcd::Member>, Status> {
         self.refuse_as_learner()?;
+        if self.limits().strict_reconfig_check {
+            // Before the read: where it refuses there may be no quorum that could answer one.
+            self.core()?.membership.check_started(&change)?;
+        }
         self.linearize().await?;
         self.core()?.membership.check(&change)?;
         let (reply, wait) = oneshot::channel();
@@ -432,16 +437,42 @@ impl Handle {
 
     /// Promotes a learner that has caught up, which the leader knows.
     pub async fn promote(&self, id: u64, forwarded: bool) -> Result<Vec<etcd::Member>, Status> {
-        if self.is_leader() {
-            return self.change(Change::Promote { id }).await;
-        }
         let remote = |channel| async move {
             let mut client = etcd::cluster_client::ClusterClient::new(channel);
             let request = marked(etcd::MemberPromoteRequest { id });
             Ok(client.member_promote(request).await?.into_inner().members)
         };
-        self.at_leader(forwarded, |_| Err(StoreError::LeaderChanged.into()), remote)
-            .await
+        let end = tokio::time::Instant::now() + self.limits().request_timeout;
+        let moved = |status: &Status| {
+            [StoreError::NotLeader, StoreError::NoLeader]
+                .iter()
+                .any(|e| status.message() == e.to_string())
+        };
+        loop {
+            let result = if self.is_leader() {
+                self.change(Change::Promote { id }).await
+            } else if forwarded {
+                Err(StoreError::NotLeader.into())
+            } else {
+                match self.leader_channel() {
+                    Ok(channel) => tokio::time::timeout_at(end, remote(channel))
+                        .await
+                        .unwrap_or_else(|_| Err(StoreError::Timeout.into())),
+                    Err(status) => Err(status),
+                }
+            };
+            match result {
+                // Nothing was proposed: the leader that is now judges anew.
+                Err(status)
+                    if moved(&status)
+                        && !forwarded
+                        && tokio::time::Instant::now() + FORWARD_PAUSE < end =>
+                {
+                    tokio::time::sleep(FORWARD_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// An id for a lease whose client gave none.

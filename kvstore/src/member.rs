@@ -400,6 +400,7 @@ async fn live(config: Config) -> Result<(), StartError> {
         max_request_bytes: config.max_request_bytes,
         quota_bytes: config.quota_backend_bytes,
         request_timeout: config.request_timeout(),
+        strict_reconfig_check: config.strict_reconfig_check,
     };
     let (handle, inputs) = Handle::new(core, facts, limits);
     let (tell, events) = mpsc::channel(MAX_WAITING_EVENTS);

@@ -169,6 +169,63 @@ impl Membership {
         Ok(())
     }
 
+    /// Says whether a change leaves a quorum of members that have started (told their name), as etcd's
+    /// `--strict-reconfig-check` asks. Judged where the change is proposed, not where it is applied.
+    ///
+    /// # Errors
+    /// `NotEnoughStarted`.
+    pub fn check_started(&self, change: &Change) -> Result<(), StoreError> {
+        let concerned = self.members.get(&change.id());
+        let others = self
+            .members
+            .values()
+            .filter(|m| !m.learner && m.id != change.id());
+        let (mut all, mut started) = others.fold((0usize, 0usize), |(all, started), member| {
+            (all + 1, started + usize::from(!member.name.is_empty()))
+        });
+        match change {
+            Change::Add(member) if member.learner => return Ok(()),
+            Change::Update { .. } => return Ok(()),
+            Change::Remove { .. } if concerned.is_none_or(|m| m.learner) => return Ok(()),
+            // A cluster of one may grow, although its second member can't have started yet.
+            Change::Add(_) if (all, started) == (1, 1) => return Ok(()),
+            Change::Add(_) => all += 1,
+            // A learner in sync has started.
+            Change::Promote { .. } => (all, started) = (all + 1, started + 1),
+            Change::Remove { .. } => {}
+        }
+        if started < all / 2 + 1 {
+            return Err(StoreError::NotEnoughStarted);
+        }
+        Ok(())
+    }
+
+    /// Says whether enough voters stay connected when one goes; `connected` is asked of each voter. One that is down
+    /// may always go.
+    ///
+    /// # Errors
+    /// `Unhealthy`.
+    pub fn check_connected(
+        &self,
+        change: &Change,
+        connected: impl Fn(u64) -> bool,
+    ) -> Result<(), StoreError> {
+        let Change::Remove { id } = change else {
+            return Ok(());
+        };
+        if !self.voters().any(|voter| voter == *id) || !connected(*id) {
+            return Ok(());
+        }
+        let (all, up) = (
+            self.voters().count(),
+            self.voters().filter(|voter| connected(*voter)).count(),
+        );
+        if up - 1 < 1 + (all - 1) / 2 {
+            return Err(StoreError::Unhealthy);
+        }
+        Ok(())
+    }
+
     /// Applies a committed change.
     pub fn apply(&mut self, change: &Change) {
         match change {
@@ -288,6 +345,63 @@ mod tests {
             all.check(&Change::Remove { id }),
             Err(StoreError::MemberNotFound)
         );
+    }
+
+    #[test]
+    fn a_quorum_of_started_members_must_stay() {
+        let member = |id, learner| Member {
+            id,
+            peer_urls: vec![format!("http://x:{id}")],
+            learner,
+            ..Member::default()
+        };
+        let remove = |id| Change::Remove { id };
+        // (voters that have started, voters that have not, the change, whether it may be)
+        let cases = [
+            (1, 0, Change::Add(member(9, false)), true),
+            (1, 1, Change::Add(member(9, false)), false),
+            (1, 1, Change::Add(member(9, true)), true),
+            (2, 0, Change::Add(member(9, false)), true),
+            (2, 1, Change::Add(member(9, false)), false),
+            (3, 0, Change::Add(member(9, false)), true),
+            (1, 1, remove(1), false),
+            (1, 1, remove(2), true),
+            (2, 1, remove(1), false),
+            (2, 1, remove(3), true),
+            (3, 0, remove(1), true),
+            (1, 0, remove(1), false),
+            (1, 1, Change::Promote { id: 8 }, true),
+            (1, 2, Change::Promote { id: 8 }, false),
+        ];
+        for (started, not, change, may) in cases {
+            let mut all = Membership::default();
+            for id in 1..=started + not {
+                let mut one = member(id, false);
+                one.name = if id <= started {
+                    format!("m{id}")
+                } else {
+                    String::new()
+                };
+                all.apply(&Change::Add(one));
+            }
+            all.apply(&Change::Add(member(8, true)));
+            let verdict = all.check_started(&change);
+            assert_eq!(verdict.is_ok(), may, "{started} {not} {change:?}");
+        }
+    }
+
+    #[test]
+    fn a_voter_goes_only_when_a_connected_quorum_stays() {
+        let all = three();
+        let ids: Vec<u64> = all.voters().collect();
+        let down = |id: u64| id == ids[0];
+        let remove = |id| Change::Remove { id };
+        assert_eq!(all.check_connected(&remove(ids[1]), |_| true), Ok(()));
+        assert_eq!(
+            all.check_connected(&remove(ids[1]), |id| !down(id)),
+            Err(StoreError::Unhealthy)
+        );
+        assert_eq!(all.check_connected(&remove(ids[0]), |id| !down(id)), Ok(()));
     }
 
     #[test]

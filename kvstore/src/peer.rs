@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -181,6 +182,7 @@ pub async fn ask_members(url: &str, cluster_id: u64) -> Result<MembersResponse, 
 struct Link {
     urls: Vec<String>,
     queue: mpsc::Sender<Bytes>,
+    up: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -226,21 +228,30 @@ impl Peers {
                 continue;
             }
             let (queue, waiting) = mpsc::channel(MAX_WAITING_MESSAGES);
+            let up = Arc::default();
             let task = tokio::spawn(keep_link(
                 self.hello(*id),
                 urls.clone(),
                 waiting,
                 self.events.clone(),
+                Arc::clone(&up),
             ));
             self.links.insert(
                 *id,
                 Link {
                     urls: urls.clone(),
                     queue,
+                    up,
                     task,
                 },
             );
         }
+    }
+
+    /// Whether the other member has taken this one's stream, and it still stands.
+    pub fn connected(&self, id: u64) -> bool {
+        let link = self.links.get(&id);
+        link.is_some_and(|link| link.up.load(Ordering::Relaxed))
     }
 
     /// Queues a message; false when it had to be dropped.
@@ -345,16 +356,17 @@ async fn keep_link(
     urls: Vec<String>,
     waiting: mpsc::Receiver<Bytes>,
     events: mpsc::Sender<PeerEvent>,
+    connected: Arc<AtomicBool>,
 ) {
     let waiting = Arc::new(Mutex::new(waiting));
     let mut pause = RETRY_FIRST;
     let mut said = String::new();
     for url in urls.iter().cycle() {
-        let mut up = false;
-        let status = match run_link(url, hello, &waiting, &mut up).await {
+        let status = match run_link(url, hello, &waiting, &connected).await {
             Ok(()) => Status::unavailable("the stream ended"),
             Err(status) => status,
         };
+        let up = connected.swap(false, Ordering::Relaxed);
         if status.code() == tonic::Code::PermissionDenied && status.message() == REMOVED {
             let _ = events.send(PeerEvent::Removed).await;
         }
@@ -378,13 +390,18 @@ async fn keep_link(
     }
 }
 
-async fn run_link(url: &str, hello: Hello, waiting: &Waiting, up: &mut bool) -> Result<(), Status> {
+async fn run_link(
+    url: &str,
+    hello: Hello,
+    waiting: &Waiting,
+    connected: &AtomicBool,
+) -> Result<(), Status> {
     let mut acks = client(url)?
         .messages(frames(hello, waiting.clone()))
         .await?
         .into_inner();
     while acks.message().await?.is_some() {
-        *up = true;
+        connected.store(true, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::command::{decode_batch, encode_batch, Command, Proposal};
 use crate::config::Config;
 use crate::consensus::{
     announced_snapshot, restamp_snapshot, Append, Body, Committed, Consensus, Outgoing, Refused,
+    Role,
 };
 use crate::disk::Appender;
 use crate::errors::StoreError;
@@ -287,13 +288,29 @@ impl Reactor {
     fn propose_change(&mut self, change: Change, reply: Reply<()>) -> Result<(), Broken> {
         let verdict = {
             let core = self.handle.core()?;
+            let connected = |id| id == self.me() || self.peers.connected(id);
+            let strict = || {
+                core.membership.check_started(&change)?;
+                core.membership.check_connected(&change, connected)
+            };
             core.membership
                 .check(&change)
+                .and_then(|()| {
+                    if self.config.strict_reconfig_check {
+                        strict()
+                    } else {
+                        Ok(())
+                    }
+                })
                 .map(|()| core.membership.raft_change(&change))
         };
         let status = self.consensus.status();
         let result = verdict.and_then(|hint| {
-            if let (Change::Promote { id }, true) = (&change, status.leader == status.id) {
+            if let Change::Promote { id } = &change {
+                // Only the leader knows who has caught up; who asked looks for it again.
+                if status.role != Role::Leader {
+                    return Err(StoreError::NotLeader);
+                }
                 let matched = |id| {
                     status
                         .progress

@@ -361,3 +361,48 @@ def test_metrics_of_leader_and_proposals(three: Members) -> None:
         assert put.wait(30) != 0
     assert last.metric("etcd_server_proposals_failed_total") > failed
     until("nothing that waits", lambda: last.metric("etcd_server_proposals_pending") == 0)
+
+
+def test_changes_that_would_lose_the_quorum_are_refused(tmp_path: Path) -> None:
+    members = Members(tmp_path, 1)
+    try:
+        members.start()
+        members.ctl("put", "k", "v")
+        (mine,) = json.loads(members.ctl("member", "list", "-w", "json"))["members"]
+        start = time.monotonic()
+        refused = "etcdserver: re-configuration failed due to not enough started members"
+        assert refused in members.ctl_raw("member", "remove", f"{mine['ID']:x}").stderr
+        learner = f"http://127.0.0.1:{free_ports(1)[0]}"
+        added = json.loads(
+            members.ctl("member", "add", "l", "--learner", f"--peer-urls={learner}", "-w", "json")
+        )["member"]
+        in_sync = "etcdserver: can only promote a learner member which is in sync with leader"
+        assert in_sync in members.ctl_raw("member", "promote", f"{added['ID']:x}").stderr
+        assert "can only promote a learner member\n" in members.ctl_raw("member", "promote", f"{mine['ID']:x}").stderr
+        members.ctl("member", "remove", f"{added['ID']:x}")
+        ports = free_ports(2)
+        members.ctl("member", "add", "m1", f"--peer-urls=http://127.0.0.1:{ports[0]}")
+        # Two voters, one of which has not started: neither may another come nor the one that has started go.
+        again = members.ctl_raw("member", "add", "m2", f"--peer-urls=http://127.0.0.1:{ports[1]}")
+        assert refused in again.stderr
+        assert refused in members.ctl_raw("member", "remove", f"{mine['ID']:x}").stderr
+        assert time.monotonic() - start < 10
+    finally:
+        members.close()
+
+
+def test_a_voter_that_the_quorum_needs_stays(three: Members) -> None:
+    listed = json.loads(three.ctl("member", "list", "-w", "json"))["members"]
+    ids = {member["name"]: f"{member['ID']:x}" for member in listed}
+    down, kept, *_ = [member for member in three.members if member is not three.leader()]
+    up = [member for member in three.members if member is not down]
+    down.stop(signal.SIGKILL)
+
+    def refused() -> bool:
+        result = three.ctl_raw("member", "remove", ids[kept.name], at=up)
+        assert result.returncode, "a voter that is needed went"
+        return "etcdserver: unhealthy cluster" in result.stderr
+
+    until("refusal", refused)
+    three.ctl("member", "remove", ids[down.name], at=up)
+    three.ctl("put", "k", "v", at=up)
