@@ -56,6 +56,7 @@ _BY_TEXT: tuple[tuple[str, type[StoreError]], ...] = (
     ("lease already exists", LeaseExists),
     ("database space exceeded", NoSpace),
     ("request is too large", TooLarge),
+    ("message larger than max", TooLarge),
     ("is a future revision", FutureRevision),
 )
 

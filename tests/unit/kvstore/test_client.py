@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from kvstore.client import Client, prefix_end
-from kvstore.errors import Compacted, LeaseNotFound, StoreError, Unavailable
+from kvstore.errors import Compacted, LeaseNotFound, StoreError, TooLarge, Unavailable
 from kvstore.model import Compare, Op, RangeResult, TxnResult
 from tests.unit.kvstore.members import Cluster, free_port
 
@@ -59,6 +59,38 @@ async def test_txn(client: Client) -> None:
     assert isinstance(done.responses[0], TxnResult) and done.responses[0].succeeded
     with pytest.raises(StoreError, match="duplicate key"):
         await client.txn([], [Op.put(b"t", b"1"), Op.put(b"t", b"2")])
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "etcd"])
+async def test_limits(tmp_path: Path, ours: bool) -> None:
+    """The same words and codes from etcd and from us, also over what gRPC itself lets through (1.5 MiB + 512 KiB)."""
+    cluster = Cluster(tmp_path, 1, ours=ours)
+    try:
+        async with Client(cluster.endpoints, timeout=20) as client:
+            mebi = 1 << 20
+            await client.put(b"k", bytes(mebi + mebi // 2 - 100))
+            for size, code, words in (
+                (mebi + mebi // 2, "invalid_argument", "etcdserver: request is too large"),
+                (2 * mebi - 100, "invalid_argument", "etcdserver: request is too large"),
+                (2 * mebi, "resource_exhausted", "grpc: received message larger than max (2097160 vs. 2097152)"),
+                (8 * mebi, "resource_exhausted", "grpc: received message larger than max"),
+            ):
+                with pytest.raises(TooLarge) as caught:
+                    await client.put(b"k", bytes(size))
+                assert caught.value.code == code and words in str(caught.value), size
+            puts = [Op.put(b"%d" % at, b"") for at in range(129)]
+            assert (await client.txn([], puts[:128])).succeeded
+            for ops, words in (
+                (puts, "etcdserver: too many operations in txn request"),
+                ([Op.put(b"a", b"1"), Op.put(b"a", b"2")], "etcdserver: duplicate key given in txn request"),
+                ([Op.put(b"a", b"1"), Op.delete(b"a")], "etcdserver: duplicate key given in txn request"),
+            ):
+                with pytest.raises(StoreError) as refused:
+                    await client.txn([], ops)
+                assert refused.value.code == "invalid_argument" and str(refused.value) == words
+            assert (await client.get(b"k")).kvs[0].version == 1
+    finally:
+        cluster.close()
 
 
 async def test_leases(client: Client) -> None:
