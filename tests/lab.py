@@ -156,7 +156,7 @@ class Lab:
         if done.returncode != 0:
             return []
         members: list[dict[str, Any]] = json.loads(done.stdout)["members"]
-        return [one for one in members if not one.get("is_learner")]
+        return [one for one in members if not one.get("isLearner")]
 
     def units(self, asked: str) -> dict[str, dict[str, Any]]:
         """What `fleetctl list-units --json` says on a machine, by unit name; empty while there is no answer."""

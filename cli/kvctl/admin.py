@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.kvctl import shape
 from cli.kvctl.session import BAD_ARGUMENTS, flags, number, run, show
-from cli.output import fail, table, to_json
+from cli.output import fail, table
 
 if TYPE_CHECKING:
     from kvstore.client import Client
@@ -29,7 +30,7 @@ PeerUrls = Annotated[str, typer.Option("--peer-urls", help="Peer URLs, separated
 def lease_grant(ttl: int) -> None:
     """Make a lease of TTL seconds."""
     result = run(lambda client: client.lease_grant(ttl))
-    show(result, f"lease {result.id:016x} granted with TTL({result.ttl}s)")
+    show({"ID": result.id, "TTL": result.ttl, "Error": ""}, f"lease {result.id:016x} granted with TTL({result.ttl}s)")
 
 
 @lease.command("revoke")
@@ -47,7 +48,8 @@ def lease_timetolive(id: str, keys: Annotated[bool, typer.Option("--keys", help=
     simple = f"lease {result.id:016x} granted with TTL({result.granted_ttl}s), remaining({result.ttl}s)"
     if keys:
         simple += f", attached keys([{' '.join(key.decode(errors='surrogateescape') for key in result.keys)}])"
-    show(result, simple if result.ttl >= 0 else f"lease {number(id):016x} already expired")
+    told = shape.time_to_live(result, keys)
+    show(told, simple if result.ttl >= 0 else f"lease {number(id):016x} already expired")
 
 
 @lease.command("list")
@@ -70,7 +72,7 @@ def lease_keep_alive(id: str, once: Annotated[bool, typer.Option("--once", help=
     async def work(client: Client) -> None:
         while True:
             ttl = await client.lease_keepalive(held)
-            show({"id": held, "ttl": ttl}, f"lease {held:016x} keepalived with TTL({ttl})")
+            show({"ID": held, "TTL": ttl}, f"lease {held:016x} keepalived with TTL({ttl})")
             sys.stdout.flush()
             if once:
                 return
@@ -88,7 +90,7 @@ def member_list() -> None:
         f"{','.join(one.client_urls)}, {str(one.is_learner).lower()}"
         for one in result.members
     )
-    show(result, "\n".join(rows))
+    show(shape.members(result), "\n".join(rows))
 
 
 @member.command("add")
@@ -104,28 +106,28 @@ def member_add(
         f'ETCD_NAME="{name}"\nETCD_INITIAL_CLUSTER="{initial}"\n'
         f'ETCD_INITIAL_ADVERTISE_PEER_URLS="{peer_urls}"\nETCD_INITIAL_CLUSTER_STATE="existing"'
     )
-    show(result, simple)
+    show(shape.members(result), simple)
 
 
 @member.command("remove")
 def member_remove(id: str) -> None:
     """Remove a member."""
     result = run(lambda client: client.member_remove(number(id)))
-    show(result, f"Member {number(id):16x} removed from cluster {result.header.cluster_id:16x}")
+    show(shape.members(result), f"Member {number(id):16x} removed from cluster {result.header.cluster_id:16x}")
 
 
 @member.command("update")
 def member_update(id: str, peer_urls: PeerUrls) -> None:
     """Change a member's peer URLs."""
     result = run(lambda client: client.member_update(number(id), peer_urls.split(",")))
-    show(result, f"Member {number(id):16x} updated in cluster {result.header.cluster_id:16x}")
+    show(shape.members(result), f"Member {number(id):16x} updated in cluster {result.header.cluster_id:16x}")
 
 
 @member.command("promote")
 def member_promote(id: str) -> None:
     """Make a learner a voter."""
     result = run(lambda client: client.member_promote(number(id)))
-    show(result, f"Member {number(id):16x} promoted in cluster {result.header.cluster_id:16x}")
+    show(shape.members(result), f"Member {number(id):16x} promoted in cluster {result.header.cluster_id:16x}")
 
 
 def _endpoints(cluster: bool) -> list[str]:
@@ -159,7 +161,7 @@ def health(cluster: Cluster = False) -> None:
 
     found = asyncio.run(every(_endpoints(cluster)))
     if flags.json:
-        print(to_json(found))
+        print(shape.line(found))
     else:
         for one in found:
             if one["health"]:
@@ -189,7 +191,7 @@ def status(cluster: Cluster = False) -> None:
         )
         for url, one in zip(urls, found, strict=True)
     ]
-    show([{"Endpoint": url, "Status": one} for url, one in zip(urls, found, strict=True)], table(headers, rows))
+    show([shape.status(url, one) for url, one in zip(urls, found, strict=True)], table(headers, rows))
 
 
 def bench(context: typer.Context) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.kvctl.session import BAD_ARGUMENTS, flags, number, plain, run, show
+from cli.kvctl import shape
+from cli.kvctl.session import BAD_ARGUMENTS, flags, number, run, show
 from cli.output import fail
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def put(
     held = number(lease)
     options = {"prev_kv": prev_kv, "ignore_value": ignore_value, "ignore_lease": ignore_lease}
     result = run(lambda client: client.put(raw(key), data, lease=held, **options))
-    show(result, words(result))
+    show(shape.result(result), words(result))
 
 
 def get(
@@ -122,7 +123,7 @@ def get(
         simple = "\n".join(text(kv.value) for kv in result.kvs)
     else:
         simple = words(result)
-    show(result, simple)
+    show(shape.result(result), simple)
 
 
 def delete(
@@ -131,7 +132,7 @@ def delete(
     """Delete a key or a range of keys."""
     first, end = span(key, range_end, prefix, from_key)
     result = run(lambda client: client.delete(first, range_end=end, prev_kv=prev_kv))
-    show(result, words(result))
+    show(shape.result(result), words(result))
 
 
 def watch(
@@ -148,9 +149,7 @@ def watch(
         async with client.watch(first, range_end=end, start_revision=rev, prev_kv=prev_kv) as changes:
             async for batch in changes:
                 if flags.json:
-                    import json
-
-                    print(json.dumps(plain(batch)), flush=True)
+                    print(shape.line(shape.batch(batch)), flush=True)
                     continue
                 for event in batch.events:
                     shown = [event.kv] if event.prev_kv is None else [event.prev_kv, event.kv]
@@ -214,4 +213,4 @@ def txn(
     compares = [comparison(line) for line in parts[0]]
     success, failure = ([operation(line) for line in part] for part in parts[1:])
     result = run(lambda client: client.txn(compares, success, failure))
-    show(result, words(result))
+    show(shape.result(result), words(result))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cli.output import fail, to_json
+from cli.kvctl.shape import line
+from cli.output import fail
 
 if TYPE_CHECKING:
     from kvstore.client import Client
@@ -68,23 +68,8 @@ def run(work: Callable[[Client], Awaitable[T]]) -> T:
         raise SystemExit(130) from None
 
 
-def plain(value: Any) -> Any:
-    """A value of `kvstore.model` as the store's JSON: bytes in base64, what is empty left out."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, tuple | list):
-        return [plain(one) for one in value]
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-        names = {"prev": "prev_kvs" if isinstance(getattr(value, "prev", None), tuple) else "prev_kv"}
-        return {names.get(name, name): plain(one) for name, one in pairs if one not in (None, b"", 0, (), False)}
-    return value
-
-
 def show(value: Any, simple: str) -> None:
     """Print a result as JSON or in words."""
-    text = to_json(plain(value)) if flags.json else simple
+    text = line(value) if flags.json else simple
     if text:
         print(text)
