@@ -28,6 +28,9 @@ const MAX_UNCOMMITTED_BYTES: u64 = 64 * 1024 * 1024;
 /// Committed entries handed out at once.
 const MAX_COMMITTED_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Proposals kept while leadership is handed over.
+const MAX_PARKED: usize = 4096;
+
 struct Held {
     number: u64,
     on_disk: bool,
@@ -44,6 +47,9 @@ pub struct Consensus {
     state_applied: u64,
     random: u64,
     shape: (u64, StateRole),
+    /// Proposals of other members that came while leadership was on its way to another.
+    parked: Vec<eraftpb::Message>,
+    parked_ticks: usize,
 }
 
 impl Consensus {
@@ -74,6 +80,8 @@ impl Consensus {
             state_applied: applied,
             random: options.seed ^ id.rotate_left(17) ^ 0x9E37_79B9_7F4A_7C15,
             shape: (u64::MAX, StateRole::Follower),
+            parked: Vec::new(),
+            parked_ticks: 0,
         };
         this.node.mut_store().applied = applied;
         this.settle();
@@ -84,6 +92,7 @@ impl Consensus {
     pub fn tick(&mut self) {
         self.node.tick();
         self.reads.tick();
+        self.parked_ticks += 1;
         self.settle();
     }
 
@@ -92,6 +101,16 @@ impl Consensus {
         let message =
             eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
         let (from, kind) = (message.from, message.msg_type());
+        if kind == MessageType::MsgPropose
+            && self.node.raft.lead_transferee.is_some()
+            && self.parked.len() < MAX_PARKED
+        {
+            if self.parked.is_empty() {
+                self.parked_ticks = 0;
+            }
+            self.parked.push(message);
+            return Ok(());
+        }
         let result = self.node.step(message);
         if kind == MessageType::MsgAppendResponse {
             self.keep_next_after_match(from);
@@ -145,6 +164,37 @@ impl Consensus {
 
     pub fn transfer_leader(&mut self, to: u64) {
         self.node.transfer_leader(to);
+    }
+
+    /// Hands the proposals that were parked to whoever leads now; they are given up when nobody does for too long,
+    /// since their clients don't wait for ever.
+    fn unpark(&mut self) {
+        let raft = &self.node.raft;
+        if self.parked_ticks > 2 * self.election_ticks {
+            self.parked.clear();
+        }
+        if self.parked.is_empty()
+            || raft.lead_transferee.is_some()
+            || raft.leader_id == raft::INVALID_ID
+        {
+            return;
+        }
+        for mut message in std::mem::take(&mut self.parked) {
+            // As one of our own: raft ignores what was said in an earlier term.
+            (message.term, message.from) = (0, self.node.raft.id);
+            // One that is dropped all the same is lost, as on a network.
+            let _ = self.node.step(message);
+        }
+    }
+
+    /// The voter to hand leadership to: of those heard of lately, the one that has the most of the log.
+    pub fn successor(&self) -> Option<u64> {
+        let status = self.status();
+        let others = status
+            .progress
+            .iter()
+            .filter(|p| p.id != status.id && !p.learner && p.recent_active);
+        others.max_by_key(|p| p.matched).map(|p| p.id)
     }
 
     pub fn campaign(&mut self) -> Result<(), Refused> {
@@ -361,6 +411,7 @@ impl Consensus {
 
     /// Draws the election timeout anew, from our seed, whenever the library drew one.
     fn settle(&mut self) {
+        self.unpark();
         let shape = (self.node.raft.term, self.node.raft.state);
         if shape != self.shape {
             self.shape = shape;

@@ -168,7 +168,8 @@ fn listen_on(address: SocketAddr) -> std::io::Result<StdListener> {
     Ok(socket)
 }
 
-/// Serves a socket until `stop` says so; then open connections get no more requests and are dropped.
+/// Serves a socket until `stop` says so; then nobody is let in any more, and it returns once each open connection has
+/// its answers: clients are told to send nothing more there (GOAWAY).
 pub async fn serve(
     socket: StdListener,
     routes: Routes,
@@ -190,7 +191,7 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.changed() => return Ok(()),
+            _ = stop.changed() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
         let Ok((stream, _)) = accepted else {
@@ -202,12 +203,20 @@ pub async fn serve(
             continue;
         }
         let service = hyper_util::service::TowerToHyperService::new(routes.clone());
-        let builder = builder.clone();
+        let (builder, mut stop) = (builder.clone(), stop.clone());
         connections.spawn(async move {
-            // How a connection ends is the client's business; each request had its own answer.
-            let _ended = builder
-                .serve_connection(TokioIo::new(Lenient::new(stream)), service)
-                .await;
+            let connection = builder.serve_connection(TokioIo::new(Lenient::new(stream)), service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                // How a connection ends is the client's business; each request had its own answer.
+                _ended = connection.as_mut() => return,
+                _ = stop.changed() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            let _ended = connection.await;
         });
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
 }

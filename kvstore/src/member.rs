@@ -405,14 +405,18 @@ async fn live(config: Config) -> Result<(), StartError> {
     let (handle, inputs) = Handle::new(core, facts, limits);
     let (tell, events) = mpsc::channel(MAX_WAITING_EVENTS);
     let (stopper, stop) = watch::channel(false);
+    let (doors, closing) = watch::channel(false);
     for socket in client_sockets {
-        tokio::spawn(serve(socket, client_routes(&handle), stop.clone()));
+        tokio::spawn(serve(socket, client_routes(&handle), closing.clone()));
     }
+    drop(closing);
+    // Peers are served to the very end.
+    let (_open, open) = watch::channel(false);
     for socket in peer_sockets {
         tokio::spawn(serve(
             socket,
             peer_routes(&handle, tell.clone()),
-            stop.clone(),
+            open.clone(),
         ));
     }
     if alone {
@@ -429,6 +433,7 @@ async fn live(config: Config) -> Result<(), StartError> {
         events,
         peers,
         stop,
+        doors,
         config,
         state_dir,
         waiting,

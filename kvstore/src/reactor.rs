@@ -38,6 +38,12 @@ const MAX_REVOKED: usize = 1_000;
 const CHORE_TICKS: u64 = 5;
 /// How long a removed member still sends, so that the others learn what it acknowledged.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// Ticks that a write of an earlier term may still take to come by the next leader's hand.
+const DOUBT_TICKS: u64 = 3;
+/// How long clients may take for their last answers when a member stops.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How often a member that stops looks whether it may.
+const LEAVING_LOOK: Duration = Duration::from_millis(10);
 /// Where the membership is kept in the state.
 pub const MEMBERSHIP_KEY: &[u8] = b"membership";
 
@@ -107,6 +113,8 @@ pub struct Reactor {
     pub events: mpsc::Receiver<PeerEvent>,
     pub peers: Peers,
     pub stop: watch::Receiver<bool>,
+    /// Tells the client sockets to close; nobody listens to it any more once all clients have their answers.
+    pub doors: watch::Sender<bool>,
     pub config: Config,
     pub state_dir: PathBuf,
     pub waiting: Waiting,
@@ -124,12 +132,24 @@ struct Write {
     reply: Reply<(Response, i64)>,
     /// The term that it was proposed in; 0 while it was not.
     term: u64,
+    /// Once it should have been applied and was not: the tick at which it is given up.
+    doubt: Option<u64>,
 }
 
 impl From<Reply<(Response, i64)>> for Write {
     fn from(reply: Reply<(Response, i64)>) -> Self {
-        Self { reply, term: 0 }
+        Self {
+            reply,
+            term: 0,
+            doubt: None,
+        }
     }
+}
+
+/// A member that was told to stop: leadership goes first, then its clients.
+enum Leaving {
+    HandOver { until: Instant },
+    Drain { until: Instant },
 }
 
 /// Who waits for what.
@@ -148,6 +168,7 @@ pub struct Waiting {
     leaderless: Vec<Reply<()>>,
     ticks: u64,
     removed_at: Option<Instant>,
+    leaving: Option<Leaving>,
     leading: bool,
 }
 
@@ -189,7 +210,7 @@ impl Reactor {
                 Duration::from_millis(lease.map_or(3_600_000, |at| at.saturating_sub(now)));
             tokio::select! {
                 biased;
-                _ = self.stop.changed() => break,
+                _ = self.stop.changed(), if self.waiting.leaving.is_none() => self.leave(),
                 _ = ticks.tick() => self.tick()?,
                 Some(done) = self.synced.recv() => self.disk_told(done)?,
                 Some(event) = self.events.recv() => self.hear(event)?,
@@ -197,6 +218,7 @@ impl Reactor {
                 () = tokio::time::sleep(lease_wait), if lease.is_some() => self.expire()?,
                 () = tokio::task::yield_now(), if lags => {}
                 () = handle.nudge().notified() => {}
+                () = tokio::time::sleep(LEAVING_LOOK), if self.waiting.leaving.is_some() => {}
             }
             self.drain()?;
             if !self.waiting.proposals.is_empty() || !self.waiting.reads.is_empty() {
@@ -209,6 +231,9 @@ impl Reactor {
                 self.perform(output)?;
             }
             self.settle()?;
+            if self.has_left()? {
+                break;
+            }
             if self
                 .waiting
                 .removed_at
@@ -220,6 +245,36 @@ impl Reactor {
         }
         self.close()?;
         Ok(End::Stopped)
+    }
+
+    fn leave(&mut self) {
+        let mut until = Instant::now();
+        if let Some(successor) = self.consensus.successor() {
+            self.consensus.transfer_leader(successor);
+            until += Duration::from_millis(self.config.election_timeout);
+        }
+        self.waiting.leaving = Some(Leaving::HandOver { until });
+    }
+
+    /// Goes on leaving; true once nobody needs this member any more, or the time for it is over.
+    fn has_left(&mut self) -> Result<bool, Broken> {
+        let now = Instant::now();
+        match self.waiting.leaving {
+            None => Ok(false),
+            Some(Leaving::HandOver { until }) => {
+                let leader = self.consensus.status().leader;
+                if now < until && (leader == 0 || leader == self.me()) {
+                    return Ok(false);
+                }
+                // A client that is gone already has closed them all.
+                let _ = self.doors.send(true);
+                end_watches(&*self.handle.core()?);
+                let until = now + DRAIN;
+                self.waiting.leaving = Some(Leaving::Drain { until });
+                Ok(false)
+            }
+            Some(Leaving::Drain { until }) => Ok(now >= until || self.doors.receiver_count() == 0),
+        }
     }
 
     fn close(&self) -> Result<(), Broken> {
@@ -504,11 +559,8 @@ impl Reactor {
         store.count_in(counts.unwrap_or_default());
         core.membership = read_membership(&store)?;
         core.store = Some(store);
-        // Watchers may have missed revisions: their streams end, and clients resume from where they were.
-        for stream in core.streams.values() {
-            stream.closed.store(true, Ordering::Relaxed);
-            stream.notify.notify_one();
-        }
+        // Watchers may have missed revisions.
+        end_watches(&core);
         drop(core);
         self.handle
             .facts()
@@ -562,7 +614,7 @@ impl Reactor {
                 }
                 Body::Empty => {
                     store_of(&mut core)?.apply(index, term, Vec::new());
-                    self.give_up_before(term);
+                    self.doubt_before(term);
                 }
             }
         }
@@ -590,12 +642,22 @@ impl Reactor {
     }
 
     /// A leader's first entry is behind all that is left of earlier terms: what was proposed then and is not here now
-    /// went down with its leader. Whether a copy is still under way nobody knows, and the error says so.
-    fn give_up_before(&mut self, term: u64) {
-        let writes = &mut self.waiting.writes;
+    /// went down with its leader, unless that one kept it for its successor (see `Consensus::step`).
+    fn doubt_before(&mut self, term: u64) {
+        let late = self.waiting.ticks + DOUBT_TICKS;
+        let writes = self.waiting.writes.values_mut();
+        for write in writes.filter(|write| (1..term).contains(&write.term) && write.doubt.is_none())
+        {
+            write.doubt = Some(late);
+        }
+    }
+
+    /// Whether a copy of these is still under way nobody knows, and the error says so.
+    fn give_up_doubtful(&mut self) {
+        let (now, writes) = (self.waiting.ticks, &mut self.waiting.writes);
         let lost: Vec<u64> = writes
             .iter()
-            .filter(|(_, write)| (1..term).contains(&write.term))
+            .filter(|(_, write)| write.doubt.is_some_and(|late| late <= now))
             .map(|(id, _)| *id)
             .collect();
         for write in lost.iter().filter_map(|id| writes.remove(id)) {
@@ -692,6 +754,7 @@ impl Reactor {
     fn tick(&mut self) -> Result<(), Broken> {
         self.consensus.tick();
         self.waiting.ticks += 1;
+        self.give_up_doubtful();
         if self.waiting.ticks % CHORE_TICKS == 0 {
             self.chores()?;
         }
@@ -862,6 +925,14 @@ impl Reactor {
             }
         }
         Ok(())
+    }
+}
+
+/// Ends every watch stream; clients resume from where they were.
+fn end_watches(core: &Core) {
+    for stream in core.streams.values() {
+        stream.closed.store(true, Ordering::Relaxed);
+        stream.notify.notify_one();
     }
 }
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -22,7 +23,7 @@ def free_port() -> int:
 class Cluster:
     """Some members as processes; `endpoints[i]` belongs to `processes[i]`. They may not serve yet: a client waits."""
 
-    def __init__(self, folder: Path, count: int = 1, *, ours: bool = False) -> None:
+    def __init__(self, folder: Path, count: int = 1, *, ours: bool = False, flags: Sequence[str] = ()) -> None:
         etcd = None if ours else os.environ.get("ETCD") or shutil.which("etcd")
         command = [etcd] if etcd else [sys.executable, "-m", "kvstore"]
         ports = [(free_port(), free_port()) for _ in range(count)]
@@ -35,24 +36,24 @@ class Cluster:
             urls += [
                 f"--{kind}=http://127.0.0.1:{peer}" for kind in ("listen-peer-urls", "initial-advertise-peer-urls")
             ]
-            flags = [f"--name=m{at}", f"--data-dir={folder}/m{at}", f"--initial-cluster={initial}"]
-            flags += ["--heartbeat-interval=50", "--election-timeout=500", *urls]
-            self._commands.append(([*command, *flags], folder / f"m{at}.log"))
+            own = [f"--name=m{at}", f"--data-dir={folder}/m{at}", f"--initial-cluster={initial}"]
+            own += ["--heartbeat-interval=50", "--election-timeout=500", *urls]
+            self._commands.append(([*command, *own, *flags], folder / f"m{at}.log"))
             self.processes.append(self._run(at))
 
-    def _run(self, at: int) -> subprocess.Popen[bytes]:
+    def _run(self, at: int, *flags: str) -> subprocess.Popen[bytes]:
         command, path = self._commands[at]
         with path.open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log)
+            return subprocess.Popen([*command, *flags], stdout=log, stderr=log)
 
     def kill(self, at: int) -> None:
         """End one member at once."""
         self.processes[at].kill()
         self.processes[at].wait()
 
-    def restart(self, at: int) -> None:
-        """Start a killed member again on its data."""
-        self.processes[at] = self._run(at)
+    def restart(self, at: int, *flags: str) -> None:
+        """Start a killed member again, on its data if it still has it."""
+        self.processes[at] = self._run(at, *flags)
 
     def close(self) -> None:
         """End what was started."""
