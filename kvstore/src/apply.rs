@@ -18,7 +18,7 @@ use crate::pb::etcd::{
 
 /// The largest TTL that a lease may have, in seconds (etcd's `lease.MaxLeaseTTL`).
 pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
-const APPLIED: &[u8] = b"applied";
+pub(crate) const APPLIED: &[u8] = b"applied";
 
 /// What a proposal did.
 #[derive(Debug, Clone, PartialEq)]
@@ -215,14 +215,6 @@ impl Store {
     #[must_use]
     pub fn get_meta(&self, key: &[u8]) -> Option<&[u8]> {
         self.meta.get(key).map(Vec::as_slice)
-    }
-
-    /// Every record of the server's own.
-    pub(crate) fn meta(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.meta
-            .iter()
-            .filter(|(k, _)| k.as_slice() != b"layout")
-            .map(|(k, v)| (k.as_slice(), v.as_slice()))
     }
 
     /// Granted leases and their TTL in seconds.
@@ -503,7 +495,7 @@ fn encode_applied(applied: (u64, u64), revision: i64, compacted: i64) -> [u8; 32
     out
 }
 
-fn decode_applied(data: &[u8; 32]) -> ((u64, u64), i64, i64) {
+pub(crate) fn decode_applied(data: &[u8; 32]) -> ((u64, u64), i64, i64) {
     let part = |i: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&data[i..i + 8]);

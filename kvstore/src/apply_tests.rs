@@ -134,7 +134,20 @@ fn answers_are_the_models_and_a_cut_restart_and_a_snapshot_give_the_same_state()
         assert_eq!(again.hash().unwrap(), store.hash().unwrap(), "seed {seed}");
         drop(again);
 
-        let copied = Store::import(&cut, store.export().unwrap()).unwrap();
+        let mut chunks = Vec::new();
+        let mut position = (0, 0);
+        let export = store.export();
+        export
+            .read(
+                |meta| position = (meta.index, meta.term),
+                |chunk| {
+                    chunks.push(chunk);
+                    true
+                },
+            )
+            .unwrap();
+        assert_eq!(position, store.applied());
+        let copied = Store::import(&cut, chunks).unwrap();
         assert_eq!(copied.hash().unwrap(), store.hash().unwrap(), "seed {seed}");
         assert_eq!(copied.applied(), store.applied());
         for id in 1..5 {

@@ -1,9 +1,9 @@
 //! The LMDB writer behind memory: a thread that commits what was applied, batch by batch, each with its applied index.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ pub enum BackendError {
         "{0} is damaged: {1}; restore this member from a snapshot, or remove it and add it anew"
     )]
     Damaged(String, String),
+    #[error("{0} is being closed or replaced")]
+    Closed(String),
 }
 
 /// The tables.
@@ -83,9 +85,82 @@ pub struct Progress {
     failure: Mutex<Option<String>>,
 }
 
+/// What views hold of an environment: it closes when none of them reads any more, and they are told to hurry.
+struct Gate {
+    env: RwLock<Option<Env>>,
+    closing: AtomicBool,
+}
+
+/// The tables as they are on disk at one moment, for reading on another thread while the writer goes on.
+pub struct View {
+    gate: Arc<Gate>,
+    tables: [Database<Raw, Raw>; 3],
+    /// What was handed to the writer before the view was asked for is on disk once this says so.
+    flushed: Mutex<Option<Receiver<()>>>,
+    path: String,
+}
+
+impl View {
+    /// Whether the environment is wanted closed: who waits for something should stop.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.gate.closing.load(Ordering::Acquire)
+    }
+
+    /// The error of a view whose environment goes.
+    #[must_use]
+    pub fn closed(&self) -> BackendError {
+        BackendError::Closed(self.path.clone())
+    }
+
+    /// A damaged record.
+    #[must_use]
+    pub fn damaged(&self, what: &str) -> BackendError {
+        BackendError::Damaged(self.path.clone(), what.to_owned())
+    }
+
+    /// Visit some tables, one after the other, all as of one moment; waits for the writer first.
+    ///
+    /// # Errors
+    /// LMDB's own, the visitor's, or that the environment closes.
+    pub fn each(
+        &self,
+        tables: &[Table],
+        mut visit: impl FnMut(Table, &[u8], &[u8]) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        let lmdb = |source| BackendError::Lmdb {
+            path: self.path.clone(),
+            source,
+        };
+        let flushed = self
+            .flushed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(flushed) = flushed {
+            // A writer that failed says so elsewhere.
+            let _ = flushed.recv();
+        }
+        let gate = self.gate.env.read().map_err(|_| self.closed())?;
+        let env = gate.as_ref().ok_or_else(|| self.closed())?;
+        let txn = env.read_txn().map_err(lmdb)?;
+        for table in tables {
+            for row in self.tables[*table as usize].iter(&txn).map_err(lmdb)? {
+                let (key, value) = row.map_err(lmdb)?;
+                if self.is_closing() {
+                    return Err(self.closed());
+                }
+                visit(*table, key, value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The environment, open for reading, and its writer thread.
 pub struct Backend {
     env: Env,
+    gate: Arc<Gate>,
     tables: [Database<Raw, Raw>; 3],
     orders: Option<SyncSender<Order>>,
     progress: Arc<Progress>,
@@ -143,8 +218,13 @@ impl Backend {
                     source,
                 })?
         };
+        let gate = Arc::new(Gate {
+            env: RwLock::new(Some(env.clone())),
+            closing: AtomicBool::new(false),
+        });
         Ok(Self {
             env,
+            gate,
             tables,
             orders: Some(orders),
             progress,
@@ -163,11 +243,25 @@ impl Backend {
 
     /// Wait until all that was handed over is synced.
     pub fn flush(&self) {
+        if let Some(wait) = self.flushing() {
+            let _ = wait.recv();
+        }
+    }
+
+    fn flushing(&self) -> Option<Receiver<()>> {
         let (done, wait) = mpsc::sync_channel(1);
-        if let Some(orders) = &self.orders {
-            if orders.send(Order::Flush(done)).is_ok() {
-                let _ = wait.recv();
-            }
+        let orders = self.orders.as_ref()?;
+        orders.send(Order::Flush(done)).ok().map(|()| wait)
+    }
+
+    /// A view of the tables with at least all that was handed over until now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            gate: Arc::clone(&self.gate),
+            tables: self.tables,
+            flushed: Mutex::new(self.flushing()),
+            path: self.path.clone(),
         }
     }
 
@@ -252,10 +346,17 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
+        self.gate.closing.store(true, Ordering::Release);
         self.orders = None;
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
+        // Waits for who still reads: LMDB must not be opened again before all of it is closed.
+        *self
+            .gate
+            .env
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

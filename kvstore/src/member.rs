@@ -411,11 +411,12 @@ async fn live(config: Config) -> Result<(), StartError> {
     }
     drop(closing);
     // Peers are served to the very end.
+    let place: std::sync::Arc<tokio::sync::Mutex<()>> = std::sync::Arc::default();
     let (_open, open) = watch::channel(false);
     for socket in peer_sockets {
         tokio::spawn(serve(
             socket,
-            peer_routes(&handle, tell.clone()),
+            peer_routes(&handle, tell.clone(), state_dir.clone(), place.clone()),
             open.clone(),
         ));
     }
@@ -484,8 +485,14 @@ fn client_routes(handle: &Handle) -> Routes {
 }
 
 /// What a member that follows passes on arrives on the peer port too.
-fn peer_routes(handle: &Handle, events: mpsc::Sender<crate::peer::PeerEvent>) -> Routes {
-    let service = PeerService::new(std::sync::Arc::new(handle.clone()), events);
+fn peer_routes(
+    handle: &Handle,
+    events: mpsc::Sender<crate::peer::PeerEvent>,
+    state_dir: PathBuf,
+    place: std::sync::Arc<tokio::sync::Mutex<()>>,
+) -> Routes {
+    let doorkeeper = std::sync::Arc::new(handle.clone());
+    let service = PeerService::new(doorkeeper, events, state_dir, place);
     http_routes(handle)
         .with(PeerServer::new(service).max_decoding_message_size(MAX_FRAME_BYTES))
         .with(LeaseServer::new(LeaseService(handle.clone())))

@@ -1,8 +1,9 @@
 //! Streams between members: who dials whom, what is checked first, what happens when a stream breaks.
 //!
-//! Messages are opaque here; the reactor gives them meaning.
+//! Messages are opaque here, but for the position of a snapshot; the reactor gives them meaning.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,15 +12,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::apply::Store;
+use crate::backend::BackendError;
+use crate::consensus::restamp_snapshot;
+use crate::log::SnapshotMeta;
 use crate::pb::peer::peer_client::PeerClient;
 use crate::pb::peer::peer_server::Peer;
 use crate::pb::peer::{Ack, Frame, Hello, MembersRequest, MembersResponse, SnapshotChunk};
 use crate::report;
+use crate::snapshot::Export;
 
 /// The version of what members say to each other.
 pub const PEER_VERSION: u32 = 1;
@@ -37,14 +44,19 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// A snapshot that takes longer is given up and tried again.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Chunks of a snapshot that wait between the disk and the network.
+const CHUNKS_AHEAD: usize = 8;
+/// Pause before a chunk is offered again to a network that is slower than the disk.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+
 /// What comes from peers, for the reactor.
 #[derive(Debug)]
 pub enum PeerEvent {
     Messages(Vec<Bytes>),
-    /// A whole snapshot: the raft message that announced it, and the state.
+    /// A whole snapshot: the raft message that announced it, and the state, which lies ready to be adopted.
     Snapshot {
         message: Bytes,
-        chunks: Vec<Bytes>,
+        received: Received,
         done: tokio::sync::oneshot::Sender<Result<(), Status>>,
     },
     Unreachable(u64),
@@ -54,6 +66,12 @@ pub enum PeerEvent {
     },
     /// A peer says that this member was removed.
     Removed,
+}
+
+/// A received state: while this is held no other is received in its place.
+#[derive(Debug)]
+pub struct Received {
+    _place: tokio::sync::OwnedMutexGuard<()>,
 }
 
 /// What the acceptor must know to judge a stream.
@@ -70,11 +88,23 @@ pub const REMOVED: &str = "the member has been permanently removed from the clus
 pub struct PeerService<D> {
     doorkeeper: Arc<D>,
     events: mpsc::Sender<PeerEvent>,
+    state_dir: PathBuf,
+    place: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl<D> PeerService<D> {
-    pub fn new(doorkeeper: Arc<D>, events: mpsc::Sender<PeerEvent>) -> Self {
-        Self { doorkeeper, events }
+    pub fn new(
+        doorkeeper: Arc<D>,
+        events: mpsc::Sender<PeerEvent>,
+        state_dir: PathBuf,
+        place: Arc<tokio::sync::Mutex<()>>,
+    ) -> Self {
+        Self {
+            doorkeeper,
+            events,
+            state_dir,
+            place,
+        }
     }
 }
 
@@ -119,20 +149,35 @@ impl<D: Doorkeeper> Peer for PeerService<D> {
         let missing = || Status::invalid_argument("the snapshot has no first chunk");
         let first = chunks.message().await?.ok_or_else(missing)?;
         self.doorkeeper.admit(&first.hello.ok_or_else(missing)?)?;
-        let mut parts = Vec::new();
+        let place = self.place.clone().try_lock_owned();
+        let place =
+            place.map_err(|_| Status::unavailable("another snapshot is on its way here"))?;
+        let (parts, mut queue) = mpsc::channel(CHUNKS_AHEAD);
+        let dir = self.state_dir.clone();
+        let writer = tokio::task::spawn_blocking(move || {
+            Store::receive(&dir, std::iter::from_fn(|| queue.blocking_recv())).map(|()| place)
+        });
+        let mut count = 0;
         while let Some(chunk) = chunks.message().await? {
             if crc32fast::hash(&chunk.data) != chunk.crc {
                 return Err(Status::data_loss(format!(
-                    "chunk {} of the snapshot is damaged",
-                    parts.len()
+                    "chunk {count} of the snapshot is damaged"
                 )));
             }
-            parts.push(chunk.data);
+            count += 1;
+            if parts.send(chunk.data).await.is_err() {
+                break;
+            }
         }
+        drop(parts);
+        let place = writer
+            .await
+            .map_err(|_| closing())?
+            .map_err(|e| Status::data_loss(e.to_string()))?;
         let (done, wait) = tokio::sync::oneshot::channel();
         let event = PeerEvent::Snapshot {
             message: first.message,
-            chunks: parts,
+            received: Received { _place: place },
             done,
         };
         self.events.send(event).await.map_err(|_| closing())?;
@@ -262,7 +307,8 @@ impl Peers {
     }
 
     /// Sends a snapshot on a stream of its own; a `SnapshotSent` event tells how it went.
-    pub fn send_snapshot(&self, to: u64, message: Bytes, data: Vec<Bytes>) {
+    pub fn send_snapshot(&self, to: u64, message: Bytes, export: Export) {
+        let export = Arc::new(export);
         let events = self.events.clone();
         let hello = self.hello(to);
         let urls = self
@@ -275,7 +321,7 @@ impl Peers {
             for url in &urls {
                 match tokio::time::timeout(
                     SNAPSHOT_TIMEOUT,
-                    push_snapshot(url, hello, &message, &data),
+                    push_snapshot(url, hello, &message, &export),
                 )
                 .await
                 {
@@ -299,31 +345,69 @@ impl Peers {
     }
 }
 
+/// Reads the state and hands it on piece by piece, no faster than the network takes it.
+fn feed(
+    export: &Export,
+    head: oneshot::Sender<SnapshotMeta>,
+    pieces: &mpsc::Sender<SnapshotChunk>,
+) -> Result<(), BackendError> {
+    let begin = |meta| {
+        // Who is gone takes no pieces either.
+        let _ = head.send(meta);
+    };
+    export.read(begin, |data| {
+        let mut piece = SnapshotChunk {
+            hello: None,
+            message: Bytes::new(),
+            crc: crc32fast::hash(&data),
+            data,
+        };
+        loop {
+            piece = match pieces.try_send(piece) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(piece)) if !export.is_closing() => piece,
+                Err(_) => return false,
+            };
+            std::thread::sleep(FULL_PAUSE);
+        }
+    })
+}
+
 async fn push_snapshot(
     url: &str,
     hello: Hello,
     message: &Bytes,
-    data: &[Bytes],
+    export: &Arc<Export>,
 ) -> Result<(), Status> {
-    let first = SnapshotChunk {
-        hello: Some(hello),
-        message: message.clone(),
-        data: Bytes::new(),
-        crc: 0,
+    let (head, position) = oneshot::channel();
+    let (pieces, queue) = mpsc::channel(CHUNKS_AHEAD);
+    let export = Arc::clone(export);
+    let reader = tokio::task::spawn_blocking(move || feed(&export, head, &pieces));
+    let sent = async {
+        let meta = position
+            .await
+            .map_err(|_| Status::internal("the state can't be read"))?;
+        let announced =
+            restamp_snapshot(message, &meta).map_err(|e| Status::internal(e.to_string()))?;
+        let first = SnapshotChunk {
+            hello: Some(hello),
+            message: announced,
+            data: Bytes::new(),
+            crc: 0,
+        };
+        let rest = tokio_stream::wrappers::ReceiverStream::new(queue);
+        client(url)?
+            .snapshot(stream::iter([first]).chain(rest))
+            .await
     };
-    let rest: Vec<SnapshotChunk> = data
-        .iter()
-        .map(|part| SnapshotChunk {
-            hello: None,
-            message: Bytes::new(),
-            crc: crc32fast::hash(part),
-            data: part.clone(),
-        })
-        .collect();
-    client(url)?
-        .snapshot(stream::iter([first]).chain(stream::iter(rest)))
-        .await?;
-    Ok(())
+    let sent = sent.await;
+    // What stopped the reading tells more than what the other side made of it.
+    match reader.await {
+        Ok(Err(error)) if sent.is_ok() || !matches!(error, BackendError::Closed(_)) => {
+            Err(Status::internal(error.to_string()))
+        }
+        _ => sent.map(|_| ()),
+    }
 }
 
 type Waiting = Arc<Mutex<mpsc::Receiver<Bytes>>>;

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -18,15 +17,14 @@ use crate::apply::{Outcome, Response, Store};
 use crate::command::{decode_batch, encode_batch, Command, Proposal};
 use crate::config::Config;
 use crate::consensus::{
-    announced_snapshot, restamp_snapshot, Append, Body, Committed, Consensus, Outgoing, Refused,
-    Role,
+    announced_snapshot, Append, Body, Committed, Consensus, Outgoing, Refused, Role,
 };
 use crate::disk::Appender;
 use crate::errors::StoreError;
 use crate::handle::{Core, Handle, MAX_WAITING_REQUESTS};
 use crate::log::SnapshotMeta;
 use crate::membership::{Change, Membership};
-use crate::peer::{PeerEvent, Peers};
+use crate::peer::{PeerEvent, Peers, Received};
 use crate::report;
 use crate::wal::WalError;
 
@@ -123,7 +121,7 @@ pub struct Reactor {
 /// A snapshot that came and is not installed yet.
 struct Incoming {
     meta: SnapshotMeta,
-    chunks: Vec<Bytes>,
+    received: Received,
     done: oneshot::Sender<Result<(), Status>>,
 }
 
@@ -417,11 +415,15 @@ impl Reactor {
             }
             PeerEvent::Snapshot {
                 message,
-                chunks,
+                received,
                 done,
             } => match announced_snapshot(&message) {
                 Ok(Some(meta)) => {
-                    self.waiting.incoming = Some(Incoming { meta, chunks, done });
+                    self.waiting.incoming = Some(Incoming {
+                        meta,
+                        received,
+                        done,
+                    });
                     if let Err(refused) = self.consensus.step(&message) {
                         report!("kvstore: a peer's snapshot is dropped: {refused}");
                     }
@@ -479,22 +481,8 @@ impl Reactor {
 
     fn send(&mut self, message: Outgoing) -> Result<(), Broken> {
         if message.snapshot.is_some() {
-            let (meta, chunks) = {
-                let core = self.handle.core()?;
-                let store = core.store()?;
-                let (index, term) = store.applied();
-                let chunks = store.export().map_err(|e| Broken::State(e.to_string()))?;
-                (
-                    SnapshotMeta {
-                        index,
-                        term,
-                        conf: core.membership.conf_state(),
-                    },
-                    chunks,
-                )
-            };
-            let announced = restamp_snapshot(&message.bytes, &meta)?;
-            self.peers.send_snapshot(message.to, announced, chunks);
+            let export = self.handle.core()?.store()?.export();
+            self.peers.send_snapshot(message.to, message.bytes, export);
         } else if !self.peers.send(message.to, message.bytes) {
             self.consensus.report_unreachable(message.to);
         }
@@ -539,7 +527,7 @@ impl Reactor {
     fn install(&mut self, meta: &SnapshotMeta) -> Result<(), Broken> {
         let Some(Incoming {
             meta: announced,
-            chunks,
+            received,
             done,
         }) = self.waiting.incoming.take()
         else {
@@ -554,8 +542,8 @@ impl Reactor {
         }
         let mut core = self.handle.core()?;
         let counts = core.store.take().map(|store| store.counts().clone());
-        let mut store =
-            Store::import(&self.state_dir, chunks).map_err(|e| Broken::State(e.to_string()))?;
+        let mut store = Store::adopt(&self.state_dir).map_err(|e| Broken::State(e.to_string()))?;
+        drop(received);
         store.count_in(counts.unwrap_or_default());
         core.membership = read_membership(&store)?;
         core.store = Some(store);

@@ -5,9 +5,11 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::apply::Store;
-use crate::backend::{Backend, BackendError, Batch, Table};
-use crate::mvcc::{KeyRange, Rev};
+use crate::apply::{decode_applied, Store, APPLIED};
+use crate::backend::{Backend, BackendError, Batch, Table, View};
+use crate::log::SnapshotMeta;
+use crate::membership::Membership;
+use crate::reactor::MEMBERSHIP_KEY;
 
 /// Bytes in a chunk, about.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -36,41 +38,74 @@ struct Chunk {
     last: bool,
 }
 
-impl Store {
-    /// The state as it is now, in chunks.
+/// The state of one moment, to be read on a thread of its own: neither the member waits for it nor memory holds it.
+pub struct Export(View);
+
+impl Export {
+    /// Read it once: first the position that it has, then the chunks, until `next` says false. Blocks.
     ///
     /// # Errors
-    /// When an older value can't be read.
-    pub fn export(&self) -> Result<Vec<Bytes>, BackendError> {
+    /// When a record can't be read, or the state is closed or replaced meanwhile.
+    pub fn read(
+        &self,
+        begin: impl FnOnce(SnapshotMeta),
+        mut next: impl FnMut(Bytes) -> bool,
+    ) -> Result<(), BackendError> {
+        let mut meta = SnapshotMeta::default();
+        let mut begin = Some(begin);
         let mut writer = Writer::default();
-        for (key, value) in self.meta() {
-            writer.push(Table::Meta, key.to_vec(), value.to_vec());
+        let tables = [Table::Meta, Table::Leases, Table::Revisions];
+        self.0.each(&tables, |table, key, value| {
+            if table == Table::Meta {
+                if key == b"layout" {
+                    return Ok(());
+                }
+                self.note(&mut meta, key, value)?;
+            } else if let Some(begin) = begin.take() {
+                begin(meta.clone());
+            }
+            if writer.push(table, key, value).is_none_or(&mut next) {
+                return Ok(());
+            }
+            Err(self.0.closed())
+        })?;
+        if let Some(begin) = begin.take() {
+            begin(meta);
         }
-        for (id, ttl) in self.leases() {
-            writer.push(
-                Table::Leases,
-                id.to_be_bytes().to_vec(),
-                ttl.to_be_bytes().to_vec(),
-            );
+        if next(writer.cut(true)) {
+            Ok(())
+        } else {
+            Err(self.0.closed())
         }
-        let mut sub = (0i64, 0u32);
-        for change in self.keys.changes(
-            &self.backend,
-            &KeyRange::From(Bytes::new()),
-            (1, self.revision()),
-            false,
-        )? {
-            let main = change.kv.mod_revision;
-            sub = if sub.0 == main {
-                (main, sub.1 + 1)
-            } else {
-                (main, 0)
-            };
-            let mut value = vec![u8::from(change.deleted)];
-            value.extend_from_slice(&change.kv.encode_to_vec());
-            writer.push(Table::Revisions, Rev { main, sub: sub.1 }.encode(), value);
+    }
+
+    fn note(&self, meta: &mut SnapshotMeta, key: &[u8], value: &[u8]) -> Result<(), BackendError> {
+        if key == APPLIED {
+            let state = value
+                .try_into()
+                .map_err(|_| self.0.damaged("its position has another length"))?;
+            ((meta.index, meta.term), ..) = decode_applied(state);
         }
-        Ok(writer.finish())
+        if key == MEMBERSHIP_KEY {
+            let membership: Membership = serde_json::from_slice(value)
+                .map_err(|e| self.0.damaged(&format!("membership: {e}")))?;
+            meta.conf = membership.conf_state();
+        }
+        Ok(())
+    }
+
+    /// Whether who waits to hand a chunk on should stop.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.0.is_closing()
+    }
+}
+
+impl Store {
+    /// The state as it is now, or a little later.
+    #[must_use]
+    pub fn export(&self) -> Export {
+        Export(self.backend.view())
     }
 
     /// Replace the state under `dir` by an exported one, and open it. The old state stays until the new is whole.
@@ -81,6 +116,18 @@ impl Store {
         dir: &Path,
         chunks: impl IntoIterator<Item = Bytes>,
     ) -> Result<Self, BackendError> {
+        Self::receive(dir, chunks)?;
+        Self::adopt(dir)
+    }
+
+    /// Lay an exported state beside the one under `dir`. Blocks.
+    ///
+    /// # Errors
+    /// When a chunk is damaged or missing, or the directory can't be written.
+    pub fn receive(
+        dir: &Path,
+        chunks: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), BackendError> {
         let path = dir.display().to_string();
         let io = |source| BackendError::Io {
             path: path.clone(),
@@ -118,7 +165,20 @@ impl Store {
         if !whole {
             return Err(backend.damaged("the snapshot ends early"));
         }
-        drop(backend);
+        Ok(())
+    }
+
+    /// Replace the state under `dir`, which must be closed, by the one that was received, and open it.
+    ///
+    /// # Errors
+    /// When the directory can't be written.
+    pub fn adopt(dir: &Path) -> Result<Self, BackendError> {
+        let path = dir.display().to_string();
+        let io = |source| BackendError::Io {
+            path: path.clone(),
+            source,
+        };
+        let incoming = dir.with_file_name(INCOMING);
         // At every moment one of the two is whole; `recover` puts the old one back when only that is left.
         let outgoing = dir.with_file_name(OUTGOING);
         if dir.exists() {
@@ -153,36 +213,28 @@ pub(crate) fn recover(dir: &Path) -> Result<(), BackendError> {
 
 #[derive(Default)]
 struct Writer {
-    chunks: Vec<Bytes>,
     records: Vec<Record>,
     bytes: usize,
 }
 
 impl Writer {
-    fn push(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+    fn push(&mut self, table: Table, key: &[u8], value: &[u8]) -> Option<Bytes> {
         self.bytes += key.len() + value.len();
         self.records.push(Record {
             table: table as u32,
-            key: key.into(),
-            value: value.into(),
+            key: Bytes::copy_from_slice(key),
+            value: Bytes::copy_from_slice(value),
         });
-        if self.bytes >= CHUNK_BYTES {
-            self.cut(false);
-        }
+        (self.bytes >= CHUNK_BYTES).then(|| self.cut(false))
     }
 
-    fn cut(&mut self, last: bool) {
+    fn cut(&mut self, last: bool) -> Bytes {
+        self.bytes = 0;
         let chunk = Chunk {
             version: VERSION,
             records: std::mem::take(&mut self.records),
             last,
         };
-        self.chunks.push(chunk.encode_to_vec().into());
-        self.bytes = 0;
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        self.cut(true);
-        self.chunks
+        chunk.encode_to_vec().into()
     }
 }

@@ -367,7 +367,17 @@ fn an_exported_state_comes_back_the_same() {
     apply(&mut store, Command::Compact(100)).unwrap();
     store.set_meta(b"members", b"m");
     apply(&mut store, put(&key(1), &"end".into())).unwrap();
-    let chunks = store.export().unwrap();
+    let mut chunks = Vec::new();
+    let export = store.export();
+    export
+        .read(
+            |meta| assert_eq!((meta.index, meta.term), store.applied()),
+            |chunk| {
+                chunks.push(chunk);
+                true
+            },
+        )
+        .unwrap();
     let copy = Store::import(&dir.path().join("copy"), chunks.clone()).unwrap();
     assert_eq!(copy.hash().unwrap(), store.hash().unwrap());
     assert_eq!(

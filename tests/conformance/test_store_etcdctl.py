@@ -373,9 +373,9 @@ def test_changes_that_would_lose_the_quorum_are_refused(tmp_path: Path) -> None:
         refused = "etcdserver: re-configuration failed due to not enough started members"
         assert refused in members.ctl_raw("member", "remove", f"{mine['ID']:x}").stderr
         learner = f"http://127.0.0.1:{free_ports(1)[0]}"
-        added = json.loads(
-            members.ctl("member", "add", "l", "--learner", f"--peer-urls={learner}", "-w", "json")
-        )["member"]
+        added = json.loads(members.ctl("member", "add", "l", "--learner", f"--peer-urls={learner}", "-w", "json"))[
+            "member"
+        ]
         in_sync = "etcdserver: can only promote a learner member which is in sync with leader"
         assert in_sync in members.ctl_raw("member", "promote", f"{added['ID']:x}").stderr
         assert "can only promote a learner member\n" in members.ctl_raw("member", "promote", f"{mine['ID']:x}").stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -83,3 +84,68 @@ async def test_a_leader_that_is_told_to_stop_hands_over_first(tmp_path: Path) ->
                     cluster.restart(leader)
     finally:
         cluster.close()
+
+
+async def test_puts_go_on_while_a_large_snapshot_is_sent(tmp_path: Path) -> None:
+    """A member is wiped and comes back as a new one; the log that it would need is gone."""
+    mebi = 1 << 20
+    count = 110
+    cluster = Cluster(tmp_path, 3, ours=True, flags=["--snapshot-count=20"])
+    try:
+        async with Client(cluster.endpoints, timeout=60) as client:
+            await client.put(b"k", b"v")
+            leader = await leader_of(client, cluster)
+            wiped = (leader + 1) % 3
+            order = [
+                cluster.endpoints[leader],
+                *(u for at, u in enumerate(cluster.endpoints) if at not in (leader, wiped)),
+            ]
+            old = (await client.status(cluster.endpoints[wiped])).member_id
+            peers = next(one.peer_urls for one in (await client.member_list()).members if one.id == old)
+        async with Client(order, timeout=60) as client:
+            cluster.kill(wiped)
+            for at in range(count):
+                await client.put(b"large/%03d" % at, bytes([at]) * mebi)
+            await client.member_remove(old)
+            shutil.rmtree(tmp_path / f"m{wiped}")
+            traffic = Traffic(client)
+            await traffic.more(50)
+            usual = max(traffic.seconds)
+            await client.member_add(peers, learner=True)
+            traffic.seconds.clear()
+            begin = time.monotonic()
+            cluster.restart(wiped, "--initial-cluster-state=existing")
+            async with Client([cluster.endpoints[wiped]], timeout=60) as fresh:
+                async with asyncio.timeout(60):
+                    while True:
+                        found = await settled(fresh)
+                        if found == count:
+                            break
+                        await asyncio.sleep(0.1)
+                took = time.monotonic() - begin
+                await traffic.stop()
+                last = await fresh.get(b"large/%03d" % (count - 1), serializable=True)
+                assert last.kvs[0].value == bytes([count - 1]) * mebi
+            print(
+                f"{count} MiB to a wiped member in {took:.2f} s; longest of {len(traffic.seconds)} puts meanwhile "
+                f"{max(traffic.seconds):.3f} s, before {usual:.3f} s"
+            )
+            assert not traffic.errors and len(traffic.seconds) > 20
+            assert max(traffic.seconds) < 2
+            added = next(one for one in (await client.member_list()).members if one.peer_urls == peers)
+            async with asyncio.timeout(30):
+                while added.is_learner:
+                    try:
+                        await client.member_promote(added.id)
+                        break
+                    except StoreError as error:
+                        assert "in sync" in str(error)
+                        await asyncio.sleep(0.1)
+    finally:
+        cluster.close()
+
+
+async def settled(client: Client) -> int:
+    """How many large keys this one member has."""
+    found = await client.get(b"large/", range_end=b"large0", serializable=True, keys_only=True)
+    return found.count
