@@ -99,7 +99,7 @@ def move_store(lab: Lab, leader: str, target: str) -> None:
     """Give the store's leadership to another machine, as `etcdctl move-leader` does."""
     machine_id = lab.machine(target)["machine_id"]
     member = next(one for one in lab.voters(leader) if one["name"] == machine_id)
-    lab.on(leader, "etcdctl", "move-leader", format(int(member["id"]), "x"))
+    lab.on(leader, "etcdctl", "move-leader", format(int(member["ID"]), "x"))
     until(f"{target} leading the store", lambda: lab.status()["store_leader"] == target, WAIT_S)
 
 

@@ -32,7 +32,7 @@ def known(lab: Lab, asked: str) -> dict[str, set[str]]:
         machine, address = line.split()[:2]
         found.setdefault(names(lab)[machine], set()).add(address)
     for member in lab.voters(asked):
-        for url in (*member["peer_urls"], *member["client_urls"][:1]):
+        for url in (*member["peerURLs"], *member["clientURLs"][:1]):
             found.setdefault(names(lab)[member["name"]], set()).add(url.split("/")[2].partition(":")[0])
     return found
 
