@@ -255,6 +255,11 @@ impl Consensus {
         self.node.mut_store().compact(to);
     }
 
+    /// The position up to which entries are to be forgotten for the rest to carry no more than `most` bytes.
+    pub fn fitting(&self, most: usize) -> u64 {
+        self.node.store().fitting(most)
+    }
+
     /// Work that is due, if any. Call until `None`.
     pub fn ready(&mut self) -> Option<Output> {
         let mut output = Output::default();

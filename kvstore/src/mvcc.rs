@@ -190,7 +190,8 @@ impl Keys {
             create_revision,
             mod_revision: rev.main,
             version,
-            value,
+            // Of its own memory, like the key: each value would keep all that came in its entry.
+            value: Bytes::copy_from_slice(&value),
             lease,
         });
         self.record(rev, false, &kv, batch);

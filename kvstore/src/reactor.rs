@@ -32,6 +32,10 @@ use crate::wal::WalError;
 const MAX_ENTRY_BYTES: usize = 1024 * 1024;
 /// Leases revoked in one turn.
 const MAX_REVOKED: usize = 1_000;
+/// Bytes of entries kept in memory for members that lag, if they are fewer than the entries asked for; but at least
+/// `MIN_LOG_ENTRIES`, since entries may be large.
+const MAX_LOG_BYTES: usize = 4 * 1024 * 1024;
+const MIN_LOG_ENTRIES: u64 = 100;
 /// Ticks between two looks at what seldom changes: the size on disk, the log's length, requests given up.
 const CHORE_TICKS: u64 = 5;
 /// How long a removed member still sends, so that the others learn what it acknowledged.
@@ -772,7 +776,13 @@ impl Reactor {
             .saturating_sub(self.config.snapshot_count)
             .min(durable);
         let slack = (self.config.snapshot_count / 10).max(1);
-        if keep >= status.first_index + slack {
+        let by_bytes = self
+            .consensus
+            .fitting(MAX_LOG_BYTES)
+            .min(applied.saturating_sub(MIN_LOG_ENTRIES))
+            .min(durable);
+        let keep = keep.max(by_bytes);
+        if keep >= status.first_index + slack || by_bytes > status.first_index {
             self.consensus.compact(keep);
             // One entry more stays, since the next start needs to know its term.
             self.disk.compact(keep - 1);

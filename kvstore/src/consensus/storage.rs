@@ -17,6 +17,8 @@ pub(super) struct Log {
     pub(super) start: (u64, u64),
     pub(super) applied: u64,
     entries: VecDeque<eraftpb::Entry>,
+    /// What the entries carry.
+    bytes: usize,
 }
 
 impl Log {
@@ -24,12 +26,14 @@ impl Log {
         let HardState { term, vote, commit } = restored.hard_state;
         // A commit index is written with the next entries only, so the state may be ahead of it.
         let commit = commit.max(restored.applied).max(restored.start.0);
+        let entries: VecDeque<_> = restored.entries.into_iter().map(to_raft).collect();
         Self {
             hard: eraftpb::HardState { term, vote, commit },
             conf: to_raft_conf(&restored.conf),
             start: restored.start,
             applied: restored.applied,
-            entries: restored.entries.into_iter().map(to_raft).collect(),
+            bytes: entries.iter().map(|entry| entry.data.len()).sum(),
+            entries,
         }
     }
 
@@ -39,6 +43,7 @@ impl Log {
 
     pub(super) fn install(&mut self, meta: &SnapshotMeta) {
         self.entries.clear();
+        self.bytes = 0;
         self.start = (meta.index, meta.term);
         self.conf = to_raft_conf(&meta.conf);
         self.applied = meta.index;
@@ -46,8 +51,11 @@ impl Log {
 
     pub(super) fn append(&mut self, entries: Vec<eraftpb::Entry>) {
         if let Some(first) = entries.first() {
-            self.entries
-                .truncate(first.index.saturating_sub(self.start.0 + 1) as usize);
+            let kept = first.index.saturating_sub(self.start.0 + 1) as usize;
+            let gone = self.entries.iter().skip(kept);
+            self.bytes -= gone.map(|entry| entry.data.len()).sum::<usize>();
+            self.entries.truncate(kept);
+            self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
             self.entries.extend(entries);
         }
     }
@@ -57,8 +65,27 @@ impl Log {
         if to > self.start.0 {
             let count = (to - self.start.0) as usize;
             self.start = (to, self.entries[count - 1].term);
-            self.entries.drain(..count);
+            self.bytes -= self
+                .entries
+                .drain(..count)
+                .map(|entry| entry.data.len())
+                .sum::<usize>();
         }
+    }
+
+    /// The position after which entries carry no more than `most` bytes; the start while a quarter more is carried.
+    pub(super) fn fitting(&self, most: usize) -> u64 {
+        let (mut index, mut left) = (self.start.0, self.bytes);
+        if left > most + most / 4 {
+            for entry in &self.entries {
+                if left <= most {
+                    break;
+                }
+                left -= entry.data.len();
+                index = entry.index;
+            }
+        }
+        index
     }
 
     fn term_at(&self, index: u64) -> raft::Result<u64> {

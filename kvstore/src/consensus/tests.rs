@@ -169,3 +169,30 @@ fn a_vote_is_answered_only_when_it_is_durable() {
     consensus.on_persisted(append.number);
     assert_eq!(consensus.ready().unwrap().messages.len(), 1);
 }
+
+#[test]
+fn what_entries_carry_says_how_many_of_them_are_forgotten() {
+    let entry = |index, size| Entry {
+        index,
+        term: 1,
+        data: vec![7; size].into(),
+        ..Default::default()
+    };
+    let mut log = Log::new(Restored {
+        hard_state: HardState::default(),
+        conf: ConfState::default(),
+        applied: 20,
+        start: (10, 1),
+        entries: (11..=20).map(|index| entry(index, 100)).collect(),
+    });
+    assert_eq!(log.fitting(1_000), 10);
+    assert_eq!(log.fitting(800), 10);
+    assert_eq!(log.fitting(799), 13);
+    log.compact(13);
+    assert_eq!(log.fitting(500), 15);
+    // A leader's entries replace those from 16 on.
+    log.append(vec![storage::to_raft(entry(16, 1_000))]);
+    assert_eq!(log.fitting(960), 13);
+    assert_eq!(log.fitting(959), 16);
+    assert_eq!(log.fitting(0), 16);
+}
