@@ -41,10 +41,21 @@ impl Rev {
     }
 }
 
+/// A change's place and kind, in 16 bytes: there is one for each revision of each key.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    rev: Rev,
+    main: i64,
+    sub: u32,
     tombstone: bool,
+}
+
+impl Slot {
+    fn rev(&self) -> Rev {
+        Rev {
+            main: self.main,
+            sub: self.sub,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -136,7 +147,11 @@ impl Keys {
     }
 
     fn insert(&mut self, rev: Rev, tombstone: bool, kv: Arc<KeyValue>) -> Option<Arc<KeyValue>> {
-        let slot = Slot { rev, tombstone };
+        let slot = Slot {
+            main: rev.main,
+            sub: rev.sub,
+            tombstone,
+        };
         let value = (!tombstone).then(|| Arc::clone(&kv));
         match self.index.get_mut(&kv.key) {
             Some(history) => {
@@ -277,8 +292,8 @@ impl Keys {
                 continue;
             };
             let load = || match &history.value {
-                Some(kv) if slot.rev == history.newest.rev => Ok(Arc::clone(kv)),
-                _ => self.load_one(backend, slot.rev),
+                Some(kv) if slot.rev() == history.newest.rev() => Ok(Arc::clone(kv)),
+                _ => self.load_one(backend, slot.rev()),
             };
             if !visit(&load)? {
                 break;
@@ -327,28 +342,28 @@ impl Keys {
             let slots = history.older.iter().chain(std::iter::once(&history.newest));
             let mut before: Option<Slot> = None;
             for slot in slots {
-                if (from..=to).contains(&slot.rev.main) {
+                if (from..=to).contains(&slot.main) {
                     found.push((*slot, key, before));
                 }
                 before = Some(*slot);
             }
         }
-        found.sort_by_key(|(slot, ..)| slot.rev);
+        found.sort_by_key(|(slot, ..)| slot.rev());
         found
             .into_iter()
             .map(|(slot, key, before)| {
                 let prev = match before {
-                    Some(b) if prev && !b.tombstone => Some(self.load_one(backend, b.rev)?),
+                    Some(b) if prev && !b.tombstone => Some(self.load_one(backend, b.rev())?),
                     _ => None,
                 };
                 let kv = if slot.tombstone {
                     Arc::new(KeyValue {
                         key: key.clone(),
-                        mod_revision: slot.rev.main,
+                        mod_revision: slot.main,
                         ..Default::default()
                     })
                 } else {
-                    self.load_one(backend, slot.rev)?
+                    self.load_one(backend, slot.rev())?
                 };
                 Ok(Change {
                     kv,
@@ -362,24 +377,22 @@ impl Keys {
     /// Forget what no read at or after `revision` can see.
     pub fn compact(&mut self, revision: i64, batch: &mut Batch) {
         let drop =
-            |slot: &Slot, batch: &mut Batch| batch.delete(Table::Revisions, slot.rev.encode());
+            |slot: &Slot, batch: &mut Batch| batch.delete(Table::Revisions, slot.rev().encode());
         self.index.retain(|_, history| {
-            if history.newest.rev.main <= revision {
+            if history.newest.main <= revision {
                 history.older.drain(..).for_each(|slot| drop(&slot, batch));
                 // A deletion at the compaction's own revision stays: a watch may still begin there.
-                if history.newest.tombstone && history.newest.rev.main < revision {
+                if history.newest.tombstone && history.newest.main < revision {
                     drop(&history.newest, batch);
                     return false;
                 }
                 return true;
             }
-            let seen = history
-                .older
-                .partition_point(|slot| slot.rev.main <= revision);
+            let seen = history.older.partition_point(|slot| slot.main <= revision);
             // The last one seen is what a read at `revision` finds, unless it is an older deletion.
             let keep_last = history.older[..seen]
                 .last()
-                .is_some_and(|slot| !slot.tombstone || slot.rev.main == revision);
+                .is_some_and(|slot| !slot.tombstone || slot.main == revision);
             let gone = seen - usize::from(keep_last);
             history
                 .older
@@ -403,10 +416,10 @@ impl Keys {
 
 impl History {
     fn at(&self, revision: i64) -> Option<Slot> {
-        if self.newest.rev.main <= revision {
+        if self.newest.main <= revision {
             return Some(self.newest);
         }
-        let seen = self.older.partition_point(|slot| slot.rev.main <= revision);
+        let seen = self.older.partition_point(|slot| slot.main <= revision);
         seen.checked_sub(1).map(|i| self.older[i])
     }
 }
