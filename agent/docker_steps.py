@@ -102,12 +102,12 @@ class DockerSteps:
         cgroup: Cgroup,
         runner: ContainerRunner,
         tell: Tell,
-        keep: Callable[[int, str], Awaitable[None]],
+        keep: Callable[[int, str, bool], Awaitable[None]],
         isolation: Isolation | None = None,
         permit: Permit | None = None,
     ) -> None:
-        """`keep` saves the container of a slot before it is started, `isolation` is for the monitor of the unit's own
-        container, `permit` is awaited before one starts."""
+        """`keep` saves the container of a slot before it is started (True: it has no name, and stays when it
+        ended), `isolation` is for the monitor of the unit's own container, `permit` is awaited before one starts."""
         self._isolation = isolation
         self._permit = permit
         self.unit = unit
@@ -166,7 +166,7 @@ class DockerSteps:
                 case "start":
                     again = record.container == container
                     if step.foreground and not again:
-                        await self._keep(record.slot, container)
+                        await self._keep(record.slot, container, False)
                     code = await self._start(record, unit, container, foreground=step.foreground, again=again)
                 case "stop":
                     await self._runner.stop(container, step.timeout)
@@ -195,7 +195,8 @@ class DockerSteps:
                 options = replace(options, labels=(*options.labels, (ISOLATION_LABEL, self._isolation.text())))
             wanted = UnitContainer(self.unit, options, Path(record.log_dir), parent)
             container = await self._runner.create(wanted)
-            await self._keep(record.slot, container)
+            stays = not options.name and not options.remove and not options.detach
+            await self._keep(record.slot, container, stays)
         code = await self._start(record, unit, container, foreground=not options.detach, again=again)
         if options.remove and not options.detach:
             await self._runner.remove(container, force=True, volumes=True)

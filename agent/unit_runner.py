@@ -14,7 +14,7 @@ from pathlib import Path
 from signal import SIGCONT
 
 from agent import isolation, journal
-from agent.cgroups import Cgroup, CgroupError, Layout
+from agent.cgroups import Cgroup, Layout
 from agent.docker_steps import ContainerRunner, DockerSteps
 from agent.exec_context import Outcome
 from agent.interfaces import UnitState
@@ -22,8 +22,7 @@ from agent.processes import Processes, boot_seconds
 from agent.records import ProcessRecord, RecordError, Records, UnitRecord
 from agent.units import life, lifecycle
 from agent.units.command import Command
-from agent.units.docker_line import is_docker, parse_docker_line
-from agent.units.errors import UnitError
+from agent.units.docker_line import DockerLineError, is_docker, parse_docker_line
 from agent.units.model import Phase, Unit
 from agent.units.names import Host
 from agent.units.why import ending, why
@@ -31,6 +30,9 @@ from agent.units.why import ending, why
 EMPTY_POLL_S = 0.03
 """How often a unit that is being ended is looked at; v1 groups tell nobody when they are empty."""
 QUEUE_LIMIT = 1000
+"""A service's status texts beyond this many waiting events are dropped; nothing else is."""
+RETRY_S = 1.0
+"""How long after an error the unit's timer fires at the earliest, so that a lasting one is no busy loop."""
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class UnitRunner:
         self._awaits_permit = False
         self._processes = Processes(unit.name, cgroup, self._tell, bound, permit)
         self._docker = DockerSteps(unit.name, cgroup, site.containers, self._tell, self._keep_container, bound, permit)
-        self._queue: asyncio.Queue[tuple[life.Event, str, bool]] = asyncio.Queue(QUEUE_LIMIT)
+        self._queue: asyncio.Queue[tuple[life.Event, str, bool]] = asyncio.Queue()
         self._stepping = False
         self._timer: asyncio.TimerHandle | None = None
         self._emptying: asyncio.Task[None] | None = None
@@ -99,7 +101,9 @@ class UnitRunner:
         self._tell(event)
 
     def _tell(self, event: life.Event, reason: str = "", *, ended: bool = False) -> None:
-        self._queue.put_nowait((event, reason, ended))
+        idle = isinstance(event, life.Notified) and not (event.ready or event.stopping or event.main_pid)
+        if not idle or self._queue.qsize() < QUEUE_LIMIT:
+            self._queue.put_nowait((event, reason, ended))
 
     async def _permitted(self, unit: Unit) -> None:
         assert self.site.permit is not None
@@ -154,8 +158,15 @@ class UnitRunner:
                 self._processes.adopt(process)
             else:
                 self._processes.run(process, self.unit, command, self._outcome())
-        for action in lifecycle.resume(self.unit, self.state):
-            await self._act(action)
+        for slot in (self.state.main, self.state.control):
+            if slot is not None and self.record.process(slot) is None:
+                end = life.Exited(slot, boot_seconds(), unable=True)
+                self._tell(end, "It could not be started before fleetd ended.", ended=True)
+        try:
+            for action in lifecycle.resume(self.unit, self.state):
+                await self._act(action)
+        except Exception as error:  # one unit that can't be ended must not keep fleetd from starting
+            log.exception("%s: %s", self.name, error)
         self._arm()
 
     async def close(self) -> None:
@@ -179,13 +190,16 @@ class UnitRunner:
         while True:
             event, reason, ended = await self._queue.get()
             self._stepping = True
+            pause = 0.0
             try:
                 await self._take(event, reason, ended)
-            except (CgroupError, UnitError, OSError) as error:
+            except Exception as error:  # of whatever kind: the unit has to stay one that can be stopped
                 log.exception("%s: %s", self.name, error)
-                self.record = replace(self.record, reason=str(error))
+                self.record = replace(self.record, reason=str(error) or type(error).__name__)
+                pause = RETRY_S
             finally:
                 self._stepping = False
+            self._arm(pause)
             self._changed(self)
 
     async def _take(self, event: life.Event, reason: str, ended: bool) -> None:
@@ -203,9 +217,14 @@ class UnitRunner:
             if isinstance(event, life.Exited) and ended:
                 record = record.without(event.slot)
             runs: list[tuple[ProcessRecord, Command]] = []
+            unable: list[tuple[life.Exited, OSError]] = []
             for action in actions:
                 if isinstance(action, life.Run):
-                    process = await asyncio.to_thread(self._new_process, action)
+                    try:
+                        process = await asyncio.to_thread(self._new_process, action)
+                    except OSError as error:
+                        unable.append((life.Exited(action.slot, boot_seconds(), unable=True), error))
+                        continue
                     record = replace(record, processes=(*record.processes, process))
                     runs.append((process, self._command(action.phase, action.index)))
             if record != self.record:
@@ -214,12 +233,14 @@ class UnitRunner:
         if isinstance(event, life.Exited) and ended:
             self._docker.forget(event.slot)
             await self._processes.forget(event.slot)
+        for exited, failure in unable:
+            log.error("%s: process #%d: %s", self.name, exited.slot, failure)
+            self._tell(exited, f"Its journal can't be written: {failure}.", ended=True)
         for process, command in runs:
             place = self._docker if self._is_docker(command) else self._processes
             place.run(process, self.unit, command, self._outcome())
         for action in actions:
             await self._act(action)
-        self._arm()
 
     async def _save(self) -> None:
         """Save the record. A disk that refuses it is no reason to leave the unit alone."""
@@ -236,8 +257,9 @@ class UnitRunner:
         run_dir = self.site.run_dir / f"{self.name}.{number}"
         return ProcessRecord(action.slot, action.role, action.phase, action.index, str(run_dir), str(log_dir))
 
-    async def _keep_container(self, slot: int, container: str) -> None:
-        """Save a docker line's container before it starts; drop the one that the last unnamed run left."""
+    async def _keep_container(self, slot: int, container: str, stays: bool) -> None:
+        """Save a docker line's container before it starts. One that `stays` when it ended takes the place of the one
+        that the last run left."""
         process = self.record.process(slot)
         if process is None:
             return
@@ -245,10 +267,8 @@ class UnitRunner:
             kept = replace(process, container=container)
             processes = tuple(kept if one.slot == slot else one for one in self.record.processes)
             self.record = replace(self.record, processes=processes)
-            step = parse_docker_line(self._command(process.phase, process.index).words)
-            options = step.options if step is not None else None
             old = ""
-            if options is not None and not options.name and not options.remove and not options.detach:
+            if stays:
                 old = self.record.last_container
                 self.record = replace(self.record, last_container=container)
             await self._save()
@@ -263,7 +283,10 @@ class UnitRunner:
 
     @staticmethod
     def _is_docker(command: Command) -> bool:
-        return is_docker(command.path) and parse_docker_line(command.words) is not None
+        try:
+            return is_docker(command.path) and parse_docker_line(command.words) is not None
+        except DockerLineError:  # as one with variables in its flags may be; the step knows their values, and complains
+            return True
 
     def _outcome(self) -> Outcome:
         state = self.state
@@ -298,13 +321,13 @@ class UnitRunner:
             await asyncio.sleep(EMPTY_POLL_S)
         self._tell(life.Emptied(boot_seconds()))
 
-    def _arm(self) -> None:
-        """Set the unit's one timer to the state's deadline."""
+    def _arm(self, pause: float = 0.0) -> None:
+        """Set the unit's one timer to the state's deadline, but not before `pause` seconds."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self.state.deadline is not None:
-            delay = max(0.0, self.state.deadline - boot_seconds())
+            delay = max(pause, self.state.deadline - boot_seconds())
             self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
 
     def _fire(self) -> None:

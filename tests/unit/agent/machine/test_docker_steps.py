@@ -156,3 +156,13 @@ async def test_an_env_file_that_is_not_utf8_is_named(machine: Machine) -> None:
     await machine.cluster.place("u.service", f"[Service]\nExecStart=docker run --env-file {machine.root}/env busybox\n")
     state = await machine.cluster.until_sub("u.service", "failed")
     assert state.exit_status == 125 and "is not UTF-8" in state.why
+
+
+async def test_a_flag_may_have_its_value_from_a_variable(machine: Machine) -> None:
+    text = "[Service]\nEnvironment=M=64m\nExecStart=docker run --memory ${M} busybox\n"
+    await machine.cluster.place("m.service", text)
+    await machine.cluster.until("m.service", lambda s: s is not None and s.main_pid is not None)
+    assert machine.containers.made["c1"].options.memory == 64 << 20
+    await machine.cluster.place("m.service", text.replace("64m", "lots"))
+    state = await machine.cluster.until_sub("m.service", "failed")
+    assert state.exit_status == 125 and "'lots' is not a size" in state.why

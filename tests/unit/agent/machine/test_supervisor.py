@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -264,3 +265,39 @@ async def test_a_monitor_in_no_record_is_ended(machine: Machine) -> None:
         while any(alive(pid) for pid in Cgroup("lost.service", root=machine.cgroups).procs()):
             await asyncio.sleep(0.02)
     assert list((machine.root / "run/monitors").iterdir()) == []
+
+
+async def test_a_disk_that_was_full_does_not_end_the_restarts(machine: Machine) -> None:
+    journal = machine.root / "data/journal/full.service"
+    go = machine.root / "go"
+    text = f"""[Unit]
+StartLimitBurst=0
+[Service]
+ExecStart=/bin/sh -c 'test -e {go} && exec sleep 60'
+Restart=on-failure
+RestartSec=0.5
+"""
+    await machine.cluster.place("full.service", text)
+    await machine.cluster.until("full.service", lambda s: s is not None and s.exit_status == 1)
+    aside = journal.rename(journal.with_name("aside"))
+    journal.write_text("in the way, as a full disk is")
+    state = await machine.cluster.until("full.service", lambda s: s is not None and s.result == "resources")
+    assert state is not None and "journal can't be written" in state.why
+    journal.unlink()
+    aside.rename(journal)
+    go.touch()
+    await machine.cluster.until("full.service", lambda s: s is not None and s.main_pid is not None)
+
+
+async def test_a_process_that_was_never_made_is_no_riddle_to_a_later_fleetd(machine: Machine) -> None:
+    text = "[Service]\nExecStart=/bin/sleep 60\nRestart=on-failure\nRestartSec=0.2\n"
+    await machine.cluster.place("gap.service", text)
+    before = await machine.cluster.until("gap.service", lambda s: s is not None and s.main_pid is not None)
+    await machine.kill()
+    path = machine.root / "data/units/gap.service.json"
+    record = json.loads(path.read_bytes())
+    path.write_text(json.dumps(record | {"processes": []}))
+    await machine.start()
+    old = before.main_pid if before is not None else None
+    await machine.cluster.until("gap.service", lambda s: s is not None and s.main_pid not in (None, old))
+    assert not alive(old)
