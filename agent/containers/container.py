@@ -9,7 +9,7 @@ import logging
 import shutil
 import signal as signals
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from agent.containers import rootfs, security
 from agent.containers.image_settings import record_of
 from agent.containers.launch import Launcher, LaunchError, Places
 from agent.containers.naming import NAME, new_name
-from agent.containers.records import ContainerEvent, Record, Records, goes, left_over, registered
+from agent.containers.records import Record, Records, goes, left_over, registered
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.images.store import Image, ImageError, Images
 from agent.interfaces import ContainerRecord
@@ -36,7 +36,6 @@ BEGIN_TIMEOUT_S = 10.0
 LOST_CODE = 255
 """Of a container whose end nobody saw: its machine or its monitor was killed."""
 REMOVE_GRACE_S = 10.0
-EVENTS_LIMIT = 1024
 Report = Callable[[Sequence[ContainerRecord], Sequence[str]], Awaitable[None]]
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,6 @@ class Containers:
         self._report = report
         self._lives: dict[str, _Life] = {}
         self._sweeping = asyncio.Event()
-        self._listeners: set[asyncio.Queue[ContainerEvent]] = set()
 
     async def adopt(self) -> None:
         """Find again what an earlier process started; what ended meanwhile gets its exit code."""
@@ -153,7 +151,6 @@ class Containers:
         container = record.id
         self._records.save(record)
         self._lives[container] = _Life(record)
-        await self._tell("create", record)
         return container
 
     async def find(self, name: str) -> str | None:
@@ -282,7 +279,6 @@ class Containers:
                     await asyncio.to_thread(shutil.rmtree, path)
         life.removed.set()
         self._sweeping.set()
-        await self._tell("destroy", life.record)
 
     async def _drop(self, life: _Life) -> None:
         """Remove one that surely does not run: nobody is left who waits for its code."""
@@ -304,16 +300,6 @@ class Containers:
         if life.link is not None and life.record.state == "running":
             with contextlib.suppress(MonitorError):
                 await life.link.resize(rows, columns)
-
-    async def subscribe(self) -> AsyncIterator[ContainerEvent]:
-        """Yield what happens from now on."""
-        queue: asyncio.Queue[ContainerEvent] = asyncio.Queue(EVENTS_LIMIT)
-        self._listeners.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._listeners.discard(queue)
 
     async def _watch(self, life: _Life) -> None:
         assert life.link is not None
@@ -374,9 +360,6 @@ class Containers:
         life.ended.set()
 
     async def _tell(self, action: str, record: Record) -> None:
-        for queue in self._listeners:
-            with contextlib.suppress(asyncio.QueueFull):
-                queue.put_nowait(ContainerEvent(action, record, time.time()))
         if self._report is not None and action == "start":
             await self._report([registered(record)], [])
         elif self._report is not None and action == "die":

@@ -55,15 +55,6 @@ class Record:
     """The kernel killed a process of its last run for want of memory."""
 
 
-@dataclass(frozen=True)
-class ContainerEvent:
-    """Something happened to a container: create, start, die, destroy."""
-
-    action: str
-    record: Record
-    at: float
-
-
 def goes(record: Record) -> bool:
     """Whether it is removed when it ends (`--rm`); in a unit's foreground the unit does that."""
     return record.options.remove and (not record.unit or record.options.detach)
