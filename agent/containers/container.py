@@ -9,13 +9,14 @@ import logging
 import shutil
 import signal as signals
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agent.containers import rootfs, security
+from agent.cgroups import CgroupError
+from agent.containers import failures, rootfs, security
 from agent.containers.image_settings import record_of
-from agent.containers.launch import Launcher, LaunchError, Places
+from agent.containers.launch import Launcher, Places
 from agent.containers.naming import NAME, new_name
 from agent.containers.records import Record, Records, goes, left_over, registered
 from agent.docker_steps import ContainerFailure, UnitContainer
@@ -23,10 +24,7 @@ from agent.images.store import Image, ImageError, Images
 from agent.interfaces import ContainerRecord
 from agent.monitor.link import Attachment, Exited, Link, MonitorError, MonitorLost, connect, read_exit
 from agent.monitor.model import Started
-from agent.network.addresses import AddressError
 from agent.network.bridge import Bridge
-from agent.network.nft import NftError
-from agent.network.published import PortError
 from agent.units.errors import BadValue
 from agent.units.values import signal
 
@@ -55,6 +53,7 @@ class _Life:
     link: Link | None = None
     task: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its present run did, or its last one."""
     adopted: float = 0.0
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     """Its program runs: a signal before that would end the runtime's own `start`."""
@@ -148,10 +147,13 @@ class Containers:
                     " You have to remove (or rename) that container to be able to reuse that name."
                 )
         record = record_of(wanted, self._image(options.image), name, self._boot, self._records.place)
-        container = record.id
-        self._records.save(record)
-        self._lives[container] = _Life(record)
-        return container
+        try:
+            self._launcher.check(record)
+            self._records.save(record)
+        except (CgroupError, OSError) as error:
+            raise failures.of(error) from error
+        self._lives[record.id] = _Life(record)
+        return record.id
 
     async def find(self, name: str) -> str | None:
         """The id behind a name or the beginning of an id."""
@@ -173,37 +175,42 @@ class Containers:
     async def start(self, container: str) -> int:
         """Start it; answer its first process."""
         life = self._life(container)
-        async with life.lock:
-            if life.record.state == "running":
-                return life.record.pid
-            failure: ContainerFailure | None = None
-            life.ended.clear()
-            life.begun.clear()
-            image = self._image(life.record.image)
-            try:
-                record, link = await self._launcher.launch(life.record, image)
-                life.link = link
-                record = replace(record, state="running", boot=self._boot, started=time.time(), error="", code=0)
-                for future in life.waiting:
-                    if not future.done():
-                        future.set_result(await link.attach())
-                life.waiting.clear()
-                self._records.save(record)
-                life.record = record
-                await link.start()
-            except (LaunchError, MonitorError, OSError, PortError, AddressError, NftError) as error:
-                code = error.code if isinstance(error, LaunchError) else 125
-                self._give_up(life, str(error), code)
-                failure = ContainerFailure(str(error), code)
-                failure.__cause__ = error
-            else:
-                life.task = asyncio.create_task(self._watch(life), name=f"container {record.name}")
-        if failure is not None:
+        try:
+            async with life.lock:
+                if life.record.state == "running":
+                    return life.record.pid
+                record = await self._launch(life)
+        except ContainerFailure:
             if life.record.options.remove and not life.record.unit:
                 await self.remove(container, force=True, volumes=True)
-            raise failure
+            raise
         await self._tell("start", record)
         return record.pid
+
+    async def _launch(self, life: _Life) -> Record:
+        life.ended.clear()
+        life.begun.clear()
+        record, link = life.record, None
+        try:
+            record, link = await self._launcher.launch(record, self._image(record.image))
+            life.link = link
+            record = replace(record, state="running", boot=self._boot, started=time.time(), error="", code=0)
+            for future in life.waiting:
+                if not future.done():
+                    future.set_result(await link.attach())
+            life.waiting.clear()
+            self._records.save(record)
+            life.record = record
+            await link.start()
+        except Exception as error:  # of whatever kind: who waits for its end must not wait for ever
+            failure = failures.of(error)
+            if link is not None:
+                with _logged(record, "can't clear away"):
+                    await self._launcher.undo(record, link)
+            self._give_up(life, str(failure), failure.code)
+            raise failure from error
+        life.task = asyncio.create_task(self._watch(life), name=f"container {record.name}")
+        return record
 
     async def has_started(self, container: str) -> bool:
         """Whether it runs, or ran and ended."""
@@ -333,20 +340,21 @@ class Containers:
         if end is not None:
             code = end.code if end.code is not None else 128 + (end.signal or 0)
             reason, at = end.reason, end.at
-        oom_killed = await asyncio.to_thread(self._launcher.oom_killed, life.record)
-        try:
+        oom_killed = False
+        with _logged(life.record, "can't tell whether memory ran out"):
+            oom_killed = await asyncio.to_thread(self._launcher.oom_killed, life.record)
+        with _logged(life.record, "can't clear away"):
             await self._launcher.clear(life.record)
-        except (OSError, NftError, LaunchError) as error:
-            log.error("container %s: can't clear away: %s", life.record.name, error)
         life.record = replace(
             life.record, state="exited", code=code, error=reason, finished=at, pid=0, oom_killed=oom_killed
         )
         life.link = None
         life.begun.set()
-        self._records.save(life.record)
+        with _logged(life.record, "can't save its end"):  # the monitor's record of it stays
+            self._records.save(life.record)
+        life.ended.set()
         if not any(other.record.state == "running" or other.lock.locked() for other in self._lives.values()):
             self._launcher.clear_top()
-        life.ended.set()
         await self._tell("die", life.record)
 
     def _give_up(self, life: _Life, reason: str, code: int) -> None:
@@ -356,7 +364,8 @@ class Containers:
         life.waiting.clear()
         life.link = None
         life.record = replace(life.record, state="created", code=code, error=reason)
-        self._records.save(life.record)
+        with _logged(life.record, "can't save its failure"):
+            self._records.save(life.record)
         life.ended.set()
 
     async def _tell(self, action: str, record: Record) -> None:
@@ -375,3 +384,12 @@ class Containers:
             return self.images.resolve(reference)
         except ImageError as error:
             raise ContainerFailure(str(error)) from error
+
+
+@contextlib.contextmanager
+def _logged(record: Record, what: str) -> Iterator[None]:
+    """Log a failure, of whatever kind, of what may not keep back the news of a container's end."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("container %s: %s: %s", record.name, what, error)

@@ -84,11 +84,21 @@ class Launcher:
             elif record.options.network == "none":
                 await asyncio.to_thread(bridge.loopback, pid)
         except BaseException:
-            await self.clear(record)
-            if link is not None:
-                await _dismiss(link)
+            await self.undo(record, link)
             raise
         return replace(record, pid=pid), link
+
+    async def undo(self, record: Record, link: Link | None) -> None:
+        """Give back what a container had whose start failed, and let its monitor go."""
+        try:
+            await self.clear(record)
+        finally:
+            if link is not None:
+                await _dismiss(link)
+
+    def check(self, record: Record) -> None:
+        """Raise CgroupError when its `--cgroup-parent` can name no control group."""
+        self._top.at(oci_spec.cgroup(record))
 
     async def clear(self, record: Record) -> None:
         """Give back what a container that does not run any more had: runtime, network, mount."""

@@ -61,7 +61,7 @@ def test_what_a_boot_finds_of_the_last_one(tmp_path: Path) -> None:
     assert sorted(found) == ["bbbb", "dddd", "eeee"], "--rm is obeyed, and of unnamed ones the youngest stays"
     assert {record.state for record in found.values()} == {"exited"}
     assert (found["bbbb"].code, found["dddd"].code, found["eeee"].code) == (LOST_CODE, LOST_CODE, 0)
-    assert sorted(path.name[:4] for path in (data / "containers").iterdir()) == ["bbbb", "dddd", "eeee"]
+    assert sorted(path.name[:4] for path in (data / "containers").glob("[!.]*")) == ["bbbb", "dddd", "eeee"]
 
 
 def test_a_units_container_that_was_made_and_never_noted_gives_its_name_back(tmp_path: Path) -> None:
