@@ -55,11 +55,11 @@ class Lab:
     """Some machines named m1, m2 ... Use it as a context manager; at its end all of it is gone."""
 
     def __init__(self, name: str, count: int = 3, *daemon_args: str, hold: tuple[str, ...] = ()) -> None:
-        self.name = name
+        self.name = f"{name[:12]}-{os.getpid()}"  # two runs on one host take nothing from each other
         self.names = [f"m{at}" for at in range(1, count + 1)]
         self.daemon_args = daemon_args
         self.hold = hold
-        self.notes = SHARED / f"fleetd-test-{name}"
+        self.notes = SHARED / f"fleetd-test-{self.name}"
 
     def __enter__(self) -> Lab:
         self.notes.mkdir(exist_ok=True)
