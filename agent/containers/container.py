@@ -9,20 +9,21 @@ import logging
 import shutil
 import signal as signals
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agent.cgroups import CgroupError
 from agent.containers import failures, rootfs, security
 from agent.containers.image_settings import record_of
 from agent.containers.launch import Launcher, Places
+from agent.containers.life import Life, logged
 from agent.containers.naming import NAME, new_name
 from agent.containers.records import Record, Records, goes, left_over, registered
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.images.store import Image, ImageError, Images
 from agent.interfaces import ContainerRecord
-from agent.monitor.link import Attachment, Exited, Link, MonitorError, MonitorLost, connect, read_exit
+from agent.monitor.link import Attachment, Exited, MonitorError, MonitorLost, connect, read_exit
 from agent.monitor.model import Started
 from agent.network.bridge import Bridge
 from agent.units.errors import BadValue
@@ -47,21 +48,6 @@ class Conflict(ContainerFailure):
     """A name is taken, or a container is in another state."""
 
 
-@dataclass
-class _Life:
-    record: Record
-    link: Link | None = None
-    task: asyncio.Task[None] | None = None
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Its present run did, or its last one."""
-    adopted: float = 0.0
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    """Its program runs: a signal before that would end the runtime's own `start`."""
-    removed: asyncio.Event = field(default_factory=asyncio.Event)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: list[asyncio.Future[Attachment]] = field(default_factory=list)
-
-
 class Containers:
     """Every container here. Also what a unit's docker lines run on (`agent.docker_steps.ContainerRunner`)."""
 
@@ -73,7 +59,7 @@ class Containers:
         self._launcher = Launcher(places, Bridge())
         self._boot = boot
         self._report = report
-        self._lives: dict[str, _Life] = {}
+        self._lives: dict[str, Life] = {}
         self._sweeping = asyncio.Event()
 
     async def adopt(self) -> None:
@@ -83,11 +69,14 @@ class Containers:
         found = list(self._records.all())
         dropped = left_over(found, self._boot)
         for record in found:
-            life = self._lives[record.id] = _Life(record, adopted=time.time())
+            life = self._lives[record.id] = Life(record, adopted=time.time())
             if record.id in dropped:
                 await self._drop(life)
                 continue
             if record.state != "running":
+                with logged(record, "can't clear away what its start left"):
+                    if await self._launcher.undo_cut_off(record):
+                        log.warning("container %s: its start was cut off, and is cleared away", record.name)
                 if record.state == "exited":
                     life.ended.set()
                     self._removing(life)
@@ -107,6 +96,8 @@ class Containers:
                 addresses.take(record.address)
                 network.ports.keep(record.ports)
                 await asyncio.to_thread(network.publish, record.address, record.ports)
+            with contextlib.suppress(MonitorError):  # refused, unless the order was cut off
+                await life.link.start()
             await self._tell("start", record)
             life.task = asyncio.create_task(self._watch(life), name=f"container {record.name}")
 
@@ -152,7 +143,7 @@ class Containers:
             self._records.save(record)
         except (CgroupError, OSError) as error:
             raise failures.of(error) from error
-        self._lives[record.id] = _Life(record)
+        self._lives[record.id] = Life(record)
         return record.id
 
     async def find(self, name: str) -> str | None:
@@ -187,7 +178,7 @@ class Containers:
         await self._tell("start", record)
         return record.pid
 
-    async def _launch(self, life: _Life) -> Record:
+    async def _launch(self, life: Life) -> Record:
         life.ended.clear()
         life.begun.clear()
         record, link = life.record, None
@@ -205,7 +196,7 @@ class Containers:
         except Exception as error:  # of whatever kind: who waits for its end must not wait for ever
             failure = failures.of(error)
             if link is not None:
-                with _logged(record, "can't clear away"):
+                with logged(record, "can't clear away"):
                     await self._launcher.undo(record, link)
             self._give_up(life, str(failure), failure.code)
             raise failure from error
@@ -287,7 +278,7 @@ class Containers:
         life.removed.set()
         self._sweeping.set()
 
-    async def _drop(self, life: _Life) -> None:
+    async def _drop(self, life: Life) -> None:
         """Remove one that surely does not run: nobody is left who waits for its code."""
         life.record = replace(life.record, state="exited")
         await self.remove(life.record.id, force=True, volumes=True)
@@ -308,7 +299,7 @@ class Containers:
             with contextlib.suppress(MonitorError):
                 await life.link.resize(rows, columns)
 
-    async def _watch(self, life: _Life) -> None:
+    async def _watch(self, life: Life) -> None:
         assert life.link is not None
         end: Exited | None = None
         try:
@@ -320,11 +311,11 @@ class Containers:
         if goes(life.record):
             await self._remove(life)
 
-    def _removing(self, life: _Life) -> None:
+    def _removing(self, life: Life) -> None:
         if goes(life.record):
             life.task = asyncio.create_task(self._remove(life), name=f"container {life.record.name}")
 
-    async def _remove(self, life: _Life) -> None:
+    async def _remove(self, life: Life) -> None:
         if time.time() - life.adopted < REMOVE_GRACE_S:
             # A client that waits for it was cut off with the daemon: let it come back for the exit code.
             await asyncio.sleep(REMOVE_GRACE_S)
@@ -335,36 +326,36 @@ class Containers:
         except (OSError, ContainerFailure) as error:
             log.error("container %s can't be removed: %s", life.record.name, error)
 
-    async def _ended(self, life: _Life, end: Exited | None) -> None:
+    async def _ended(self, life: Life, end: Exited | None) -> None:
         code, reason, at = LOST_CODE, "its end was not seen", time.time()
         if end is not None:
             code = end.code if end.code is not None else 128 + (end.signal or 0)
             reason, at = end.reason, end.at
         oom_killed = False
-        with _logged(life.record, "can't tell whether memory ran out"):
+        with logged(life.record, "can't tell whether memory ran out"):
             oom_killed = await asyncio.to_thread(self._launcher.oom_killed, life.record)
-        with _logged(life.record, "can't clear away"):
+        with logged(life.record, "can't clear away"):
             await self._launcher.clear(life.record)
         life.record = replace(
             life.record, state="exited", code=code, error=reason, finished=at, pid=0, oom_killed=oom_killed
         )
         life.link = None
         life.begun.set()
-        with _logged(life.record, "can't save its end"):  # the monitor's record of it stays
+        with logged(life.record, "can't save its end"):  # the monitor's record of it stays
             self._records.save(life.record)
         life.ended.set()
         if not any(other.record.state == "running" or other.lock.locked() for other in self._lives.values()):
             self._launcher.clear_top()
         await self._tell("die", life.record)
 
-    def _give_up(self, life: _Life, reason: str, code: int) -> None:
+    def _give_up(self, life: Life, reason: str, code: int) -> None:
         for future in life.waiting:
             if not future.done():
                 future.set_exception(ContainerFailure(reason, code))
         life.waiting.clear()
         life.link = None
         life.record = replace(life.record, state="created", code=code, error=reason)
-        with _logged(life.record, "can't save its failure"):
+        with logged(life.record, "can't save its failure"):
             self._records.save(life.record)
         life.ended.set()
 
@@ -374,7 +365,7 @@ class Containers:
         elif self._report is not None and action == "die":
             await self._report([], [record.id])
 
-    def _life(self, container: str) -> _Life:
+    def _life(self, container: str) -> Life:
         if (life := self._lives.get(container)) is None:
             raise NoContainer(f"No such container: {container}", 1)
         return life
@@ -384,12 +375,3 @@ class Containers:
             return self.images.resolve(reference)
         except ImageError as error:
             raise ContainerFailure(str(error)) from error
-
-
-@contextlib.contextmanager
-def _logged(record: Record, what: str) -> Iterator[None]:
-    """Log a failure, of whatever kind, of what may not keep back the news of a container's end."""
-    try:
-        yield
-    except Exception as error:
-        log.exception("container %s: %s: %s", record.name, what, error)

@@ -18,13 +18,25 @@ from agent.containers.records import Record
 from agent.images.archive import ArchiveError, inside
 from agent.images.store import Image
 from agent.isolation import Isolation
-from agent.monitor.link import Bundle, Created, Exited, Link, MonitorError, MonitorSpec, read_exit, spawn
+from agent.monitor.link import (
+    Bundle,
+    Created,
+    Exited,
+    Link,
+    MonitorError,
+    MonitorLost,
+    MonitorSpec,
+    connect,
+    read_exit,
+    spawn,
+)
 from agent.network import bridge, names
 from agent.network.bridge import Bridge
 from agent.units.docker_line import PublishedPort
 
 RUNTIMES = ("runc", "crun")
 DISMISS_TIMEOUT_S = 5.0
+CREATE_TIMEOUT_S = 10.0
 VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
 
 log = logging.getLogger(__name__)
@@ -95,6 +107,21 @@ class Launcher:
         finally:
             if link is not None:
                 await _dismiss(link)
+
+    async def undo_cut_off(self, record: Record) -> bool:
+        """Give back what a start left that was cut off before its record could say that it runs; False for nothing."""
+        link: Link | None = None
+        try:
+            link = await connect(self.places.run / record.id[:24])
+            async with asyncio.timeout(CREATE_TIMEOUT_S):
+                await _created(link)  # not while the runtime makes it
+        except MonitorLost:
+            if not (self.places.runtime_root / record.id).exists():
+                return False
+        except (LaunchError, TimeoutError) as error:
+            log.warning("container %s: %s", record.name, error)
+        await self.undo(record, link)
+        return True
 
     def check(self, record: Record) -> None:
         """Raise CgroupError when its `--cgroup-parent` can name no control group."""

@@ -1,0 +1,40 @@
+"""What this process knows of one container beyond its record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from agent.containers.records import Record
+from agent.monitor.link import Attachment, Link
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Life:
+    """A container that this process knows: its record, and what its present run needs."""
+
+    record: Record
+    link: Link | None = None
+    task: asyncio.Task[None] | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its present run did, or its last one."""
+    adopted: float = 0.0
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its program runs: a signal before that would end the runtime's own `start`."""
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: list[asyncio.Future[Attachment]] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def logged(record: Record, what: str) -> Iterator[None]:
+    """Log a failure, of whatever kind, of what may not keep back the news of a container's end."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("container %s: %s: %s", record.name, what, error)
