@@ -9,12 +9,18 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from agent.cgroups import Cgroup, CgroupError
+from agent.interfaces import Placement
 from agent.monitor import link as monitors
-from agent.records import Records, UnitRecord
+from agent.records import UnitRecord
+from agent.unit_runner import Site
+from agent.units.errors import UnitError
 from agent.units.life import State
+from agent.units.names import Host
+from agent.units.spec import parse_unit
 
 SWEEP_TIMEOUT_S = 5.0
 
@@ -27,6 +33,8 @@ class Findings:
 
     alive: Mapping[str, UnitRecord]
     rested: Mapping[str, UnitRecord]
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Units that run something while their record can't be read, and why not: it is left alone."""
 
 
 def sort_records(found: Mapping[str, UnitRecord], boot: str) -> Findings:
@@ -40,18 +48,43 @@ def sort_records(found: Mapping[str, UnitRecord], boot: str) -> Findings:
     return Findings(alive, rested)
 
 
-def find(records: Records, boot: str) -> Findings:
-    """Read the records; what can't be read is logged and left."""
-    found, complaints = records.load()
-    for complaint in complaints:
+def find(site: Site) -> Findings:
+    """Read the records. One that can't be read is logged, and set aside when its unit runs nothing."""
+    found, complaints = site.records.load()
+    unread = {}
+    for unit, complaint in complaints.items():
         log.error("%s", complaint)
-    return sort_records(found, boot)
+        if Cgroup(unit, layout=site.layout, root=site.cgroup_root).procs():
+            unread[unit] = f"What it runs is left alone until it is stopped, since its record is lost: {complaint}"
+        else:
+            site.records.set_aside(unit)
+    return replace(sort_records(found, site.boot), unread=unread)
 
 
-async def sweep(run_dir: Path, known: Collection[str]) -> None:
-    """End the monitors that no record knows: their payload is killed if it lives, their run directories go."""
+async def end(site: Site, unit: str) -> bool:
+    """End all that a unit without a readable record runs, and set the record aside. False: something survives."""
+    cgroup = Cgroup(unit, layout=site.layout, root=site.cgroup_root)
+    try:
+        await asyncio.to_thread(cgroup.kill)
+        await asyncio.to_thread(site.records.set_aside, unit)
+        await asyncio.to_thread(cgroup.remove)
+    except (CgroupError, OSError) as error:
+        log.error("%s: %s", unit, error)
+        return False
+    for path in await asyncio.to_thread(lambda: [one for one in site.run_dir.iterdir() if _unit_of(one) == unit]):
+        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+    return True
+
+
+def _unit_of(run_dir: Path) -> str:
+    return run_dir.name.rpartition(".")[0]
+
+
+async def sweep(run_dir: Path, known: Collection[str], unread: Collection[str] = ()) -> None:
+    """End the monitors that no record knows: their payload is killed if it lives, their run directories go. Those of
+    units in `unread` stay."""
     for path in await asyncio.to_thread(lambda: sorted(run_dir.iterdir()) if run_dir.is_dir() else []):
-        if str(path) in known:
+        if str(path) in known or _unit_of(path) in unread:
             continue
         try:
             link = await monitors.connect(path)
@@ -64,3 +97,11 @@ async def sweep(run_dir: Path, known: Collection[str]) -> None:
         except (monitors.MonitorError, TimeoutError) as error:
             log.info("%s: %s", path.name, error)
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+
+def runs_when_isolated(place: Placement, host: Host) -> bool:
+    """Whether a placement is obeyed before the cluster has spoken (RunWhenIsolated=)."""
+    try:
+        return parse_unit(place.unit, place.text, host=host).fleet.run_when_isolated
+    except UnitError:
+        return False

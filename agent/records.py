@@ -78,20 +78,26 @@ class Records:
             (self.folder / f"{unit}.json").unlink()
             durable.sync_folder(self.folder)
 
-    def load(self) -> tuple[dict[str, UnitRecord], tuple[str, ...]]:
-        """Read all units; what can't be read comes back as sentences, and is left where it is."""
+    def set_aside(self, unit: str) -> None:
+        """Keep a record that can't be read out of the way of a new one, as `<unit>.unread`."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / f"{unit}.json").replace(self.folder / f"{unit}.unread")
+            durable.sync_folder(self.folder)
+
+    def load(self) -> tuple[dict[str, UnitRecord], dict[str, str]]:
+        """Read all units; for what can't be read there is a sentence, and it is left where it is."""
         found: dict[str, UnitRecord] = {}
-        complaints = []
+        complaints: dict[str, str] = {}
         for path in sorted(self.folder.glob("*.json")):
             if path.name == "placements.json":
                 continue
             try:
                 record = _unit(_read(path))
             except RecordError as error:
-                complaints.append(str(error))
+                complaints[path.name.removesuffix(".json")] = str(error)
                 continue
             found[record.unit] = record
-        return found, tuple(complaints)
+        return found, complaints
 
     def save_placements(self, placements: Mapping[str, Placement]) -> None:
         """Keep a copy of what the cluster wants here."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from agent import adopt
@@ -74,7 +75,9 @@ class Supervisor:
         self._known = False
         """Placements came from the cluster since this start."""
         self._bad: dict[str, UnitState] = {}
-        """Units whose file can't be read here."""
+        """Units whose file can't be read here, or whose record."""
+        self._unread: set[str] = set()
+        """Those of them whose record can't be read while something of theirs runs."""
         self._jobs: dict[str, Job] = {}
         self._begun: set[str] = set()
         self._dirty: set[str] = set()
@@ -119,20 +122,26 @@ class Supervisor:
         return runner is not None
 
     async def _adopt(self) -> None:
-        findings = await asyncio.to_thread(adopt.find, self.site.records, self.site.boot)
+        site = self.site
+        findings = await asyncio.to_thread(adopt.find, site)
         known = {process.run_dir for record in findings.alive.values() for process in record.processes}
-        await adopt.sweep(self.site.run_dir, known)
+        await adopt.sweep(site.run_dir, known, findings.unread)
         try:
-            self._wanted = await asyncio.to_thread(self.site.records.load_placements)
+            self._wanted = await asyncio.to_thread(site.records.load_placements)
         except RecordError as error:
             log.error("%s", error)
         for record in findings.alive.values():
             runner = self._take_in(record)
             if runner is not None:
                 await runner.adopt()
+        for name, complaint in findings.unread.items():
+            self._unread.add(name)
+            self._bad[name] = UnitState(name, 0, "error", "active", "running", why=complaint)
+            self._mark(name)
         for name in findings.rested:
-            await asyncio.to_thread(self.site.records.remove, name)
-        isolated = {name: place for name, place in self._wanted.items() if self._runs_when_isolated(place)}
+            await asyncio.to_thread(site.records.remove, name)
+        known_good = {name: place for name, place in self._wanted.items() if name not in self._bad}
+        isolated = {name: it for name, it in known_good.items() if adopt.runs_when_isolated(it, site.host)}
         for step in reconcile(isolated, self._found()):
             if not isinstance(step, Unload):
                 await self._carry_out(step)
@@ -141,12 +150,6 @@ class Supervisor:
 
     async def _permit(self, unit: Unit) -> None:
         await self._guard.permit(unit)
-
-    def _runs_when_isolated(self, place: Placement) -> bool:
-        try:
-            return parse_unit(place.unit, place.text, host=self.site.host).fleet.run_when_isolated
-        except UnitError:
-            return False
 
     def _take_in(self, record: UnitRecord) -> UnitRunner | None:
         try:
@@ -201,6 +204,8 @@ class Supervisor:
     async def _reconcile(self) -> None:
         for name in list(self._bad):
             place = self._wanted.get(name)
+            if name in self._unread and not await self._end_unread(name, place):
+                continue
             if place is None or place.epoch != self._bad[name].epoch:
                 del self._bad[name]
                 self._gone.add(name)
@@ -213,6 +218,19 @@ class Supervisor:
         wanted = {name: place for name, place in self._wanted.items() if name not in self._bad}
         for step in reconcile(wanted, self._found()):
             await self._carry_out(step)
+
+    async def _end_unread(self, name: str, place: Placement | None) -> bool:
+        """Leave alone what runs without a readable record as long as it is wanted; True when it is no more."""
+        if place is not None and place.desired == "launched":
+            if place.epoch != self._bad[name].epoch:
+                self._bad[name] = replace(self._bad[name], epoch=place.epoch)
+                self._mark(name)
+            return False
+        if not await adopt.end(self.site, name):
+            return False
+        self._unread.discard(name)
+        self._bad[name] = replace(self._bad[name], epoch=-1)
+        return True
 
     async def _carry_out(self, step: Step) -> None:
         runner = self._runners.get(step.unit)

@@ -49,10 +49,10 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     record = UnitRecord("a@1.service", "text", 7, "boot", State(sub="running", main=3, starts=(1.5,)), (process,), 5.0)
     records.save(record)
     records.save_placements(want("launched"))
-    assert records.load() == ({"a@1.service": record}, ())
+    assert records.load() == ({"a@1.service": record}, {})
     assert records.load_placements() == want("launched")
     records.remove("a@1.service")
-    assert records.load() == ({}, ())
+    assert records.load() == ({}, {})
 
 
 def test_a_newer_or_broken_record_is_named(tmp_path: Path) -> None:
@@ -61,7 +61,8 @@ def test_a_newer_or_broken_record_is_named(tmp_path: Path) -> None:
     found, complaints = Records(tmp_path).load()
     assert found == {}
     assert (
-        "was written by a newer fleetd (version 99" in complaints[0] and "b.service.json can't be read" in complaints[1]
+        "was written by a newer fleetd (version 99" in complaints["a.service"]
+        and "b.service.json can't be read" in complaints["b.service"]
     )
 
 

@@ -301,3 +301,24 @@ async def test_a_process_that_was_never_made_is_no_riddle_to_a_later_fleetd(mach
     old = before.main_pid if before is not None else None
     await machine.cluster.until("gap.service", lambda s: s is not None and s.main_pid not in (None, old))
     assert not alive(old)
+
+
+async def test_what_runs_with_a_record_that_can_not_be_read_is_left_alone_until_it_is_stopped(machine: Machine) -> None:
+    text = "[Service]\nExecStart=/bin/sleep 60\n"
+    await machine.cluster.place("new.service", text)
+    state = await machine.cluster.until("new.service", lambda s: s is not None and s.main_pid is not None)
+    await machine.kill()
+    record = machine.root / "data/units/new.service.json"
+    record.write_text('{"version": 99}')
+    machine.cluster.reports.clear()
+    await machine.start()
+    found = await machine.cluster.until("new.service", lambda s: s is not None and s.epoch == 1)
+    assert found is not None and (found.load, found.active) == ("error", "active")
+    assert "newer fleetd (version 99" in found.why
+    assert state is not None and alive(state.main_pid) and record.exists()
+    await machine.cluster.place("new.service", text, "loaded")
+    await machine.cluster.until_sub("new.service", "dead")
+    assert not alive(state.main_pid)
+    assert record.with_name("new.service.unread").read_text() == '{"version": 99}'
+    await machine.cluster.place("new.service", text)
+    await machine.cluster.until("new.service", lambda s: s is not None and s.main_pid is not None)
