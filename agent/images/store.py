@@ -32,6 +32,7 @@ MAX_LAYER_BYTES = MAX_BYTES + (8 << 30)
 """Of a layer's uncompressed tar, with its headers."""
 MAX_NESTED_INDEXES = 4
 COPY_BYTES = 1 << 20
+SPOOL = "given"
 _NAME = re.compile(r"[a-z0-9]+(?:[._\-:/]+[a-z0-9]+)*\Z")
 _TAG = re.compile(r"[\w][\w.\-]{0,127}\Z")
 
@@ -233,7 +234,11 @@ class Images:
                 with plain.open("rb") as content:
                     size = unpack(content, fresh)
                 target.with_suffix(".size").write_text(str(size))
+                for spent in (plain, Path(name) / SPOOL):
+                    spent.unlink()  # so that they are not written to the disk with the layer
+                durable.sync_file_system(fresh)
                 fresh.rename(target)
+                durable.sync_folder(target.parent)
         return diff
 
     def _layer_path(self, diff: str) -> Path:
@@ -272,7 +277,7 @@ def _piece(content: IO[bytes]) -> bytes:
 
 def _plain(source: IO[bytes], place: Path) -> IO[bytes]:
     """The uncompressed bytes of a stream that may not seek."""
-    spool = (place / "given").open("w+b")
+    spool = (place / SPOOL).open("w+b")
     shutil.copyfileobj(source, spool, COPY_BYTES)
     spool.seek(0)
     magic = spool.read(6)
