@@ -1,76 +1,28 @@
 //! The replicated state: a committed entry to its effects. The same entries give the same state on every member.
 
+mod hash;
+mod types;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::backend::{Backend, BackendError, Batch, Table};
-use crate::command::{Command, MemberAttributes, Proposal};
+use crate::command::{Command, Proposal};
 use crate::errors::StoreError;
-use crate::mvcc::{Change, KeyRange, Keys, Rev};
+use crate::mvcc::{Change, KeyRange, Keys};
 use crate::pb::etcd::{
-    CompactionResponse, DeleteRangeResponse, KeyValue, LeaseGrantResponse, LeaseRevokeResponse,
-    PutResponse, RangeRequest, RangeResponse, TxnResponse,
+    CompactionResponse, LeaseGrantResponse, LeaseRevokeResponse, RangeRequest, RangeResponse,
 };
+use types::encode_applied;
+pub(crate) use types::{count, decode_applied, Turn};
+pub use types::{Counts, LeaseEntry, Outcome, Response, RevisionEvents};
 
 /// The largest TTL that a lease may have, in seconds (etcd's `lease.MaxLeaseTTL`).
 pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
 pub(crate) const APPLIED: &[u8] = b"applied";
-
-/// What a proposal did.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Response {
-    Put(PutResponse),
-    DeleteRange(DeleteRangeResponse),
-    Txn(TxnResponse),
-    Compact(CompactionResponse),
-    LeaseGrant(LeaseGrantResponse),
-    LeaseRevoke(LeaseRevokeResponse),
-    MemberAttributes(MemberAttributes),
-}
-
-/// The outcome of one proposal, for the member whose client waits.
-#[derive(Debug)]
-pub struct Outcome {
-    pub origin: u64,
-    pub request_id: u64,
-    /// The state's revision after it.
-    pub revision: i64,
-    pub result: Result<Response, StoreError>,
-}
-
-/// All changes of one revision.
-#[derive(Debug, Clone)]
-pub struct RevisionEvents {
-    pub revision: i64,
-    pub changes: Vec<Change>,
-}
-
-/// Operations that the state carried out since the member started: one for each range, put and deletion, also within
-/// transactions and also where no key was found, as etcd's `etcd_mvcc_*_total` count them.
-#[derive(Debug, Default)]
-pub struct Counts {
-    pub ranges: AtomicU64,
-    pub puts: AtomicU64,
-    pub deletes: AtomicU64,
-    /// Transactions of more than one operation.
-    pub txns: AtomicU64,
-}
-
-/// Adds to one of the counts.
-pub(crate) fn count(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, Ordering::Relaxed);
-}
-
-/// A lease as all members know it; when it ends is its leader's business.
-#[derive(Debug, Default)]
-pub struct LeaseEntry {
-    pub ttl: i64,
-    pub keys: BTreeSet<Bytes>,
-}
 
 /// Keys, leases and meta data of one member.
 pub struct Store {
@@ -409,104 +361,6 @@ impl Store {
             .changes(&self.backend, range, (from, to), prev)
             .map_err(|e| StoreError::Internal(e.to_string()))
     }
-
-    /// A hash of keys, values, revisions and leases: equal on members that applied the same entries.
-    ///
-    /// # Errors
-    /// When an older value can't be read.
-    pub fn hash(&self) -> Result<u32, BackendError> {
-        let mut hasher = crc32fast::Hasher::new();
-        let all = KeyRange::From(Bytes::new());
-        let from = self.compacted.max(1);
-        for kv in self.keys.newest_in(&all) {
-            hash_kv(&mut hasher, kv);
-        }
-        for change in self
-            .keys
-            .changes(&self.backend, &all, (from, self.revision), false)?
-        {
-            hasher.update(&[u8::from(change.deleted)]);
-            hash_kv(&mut hasher, &change.kv);
-        }
-        let mut leases: Vec<_> = self.leases().collect();
-        leases.sort_unstable();
-        for (id, ttl) in leases {
-            hasher.update(&id.to_be_bytes());
-            hasher.update(&ttl.to_be_bytes());
-        }
-        hasher.update(&self.revision.to_be_bytes());
-        hasher.update(&self.compacted.to_be_bytes());
-        Ok(hasher.finalize())
-    }
-}
-
-fn hash_kv(hasher: &mut crc32fast::Hasher, kv: &KeyValue) {
-    hasher.update(&prost::Message::encode_to_vec(kv));
-}
-
-/// One transaction's revision and its changes so far.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    pub main: i64,
-    sub: u32,
-    pub changes: Vec<Change>,
-    /// The first read that failed; what it was to answer is missing.
-    pub unread: Option<StoreError>,
-    /// Ranges, puts and deletions so far.
-    pub operations: u32,
-}
-
-impl Turn {
-    pub fn new(current: i64) -> Self {
-        Self {
-            main: current + 1,
-            sub: 0,
-            changes: Vec::new(),
-            unread: None,
-            operations: 0,
-        }
-    }
-
-    pub fn next(&mut self) -> Rev {
-        let rev = Rev {
-            main: self.main,
-            sub: self.sub,
-        };
-        self.sub += 1;
-        rev
-    }
-
-    /// The revision that a read within the transaction sees.
-    pub fn seen(&self) -> i64 {
-        if self.changes.is_empty() {
-            self.main - 1
-        } else {
-            self.main
-        }
-    }
-}
-
-fn encode_applied(applied: (u64, u64), revision: i64, compacted: i64) -> [u8; 32] {
-    let mut out = [0; 32];
-    out[..8].copy_from_slice(&applied.0.to_be_bytes());
-    out[8..16].copy_from_slice(&applied.1.to_be_bytes());
-    out[16..24].copy_from_slice(&revision.to_be_bytes());
-    out[24..].copy_from_slice(&compacted.to_be_bytes());
-    out
-}
-
-pub(crate) fn decode_applied(data: &[u8; 32]) -> ((u64, u64), i64, i64) {
-    let part = |i: usize| {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&data[i..i + 8]);
-        bytes
-    };
-    let (index, term) = (u64::from_be_bytes(part(0)), u64::from_be_bytes(part(8)));
-    (
-        (index, term),
-        i64::from_be_bytes(part(16)),
-        i64::from_be_bytes(part(24)),
-    )
 }
 
 #[cfg(test)]

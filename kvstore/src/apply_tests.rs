@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::*;
 use crate::model::{proposal, random_command, Model, Random};
-use crate::mvcc::KeyRange;
+use crate::mvcc::{KeyRange, Rev};
 use crate::pb::etcd::response_op::Response as Op;
-use crate::pb::etcd::{LeaseGrantRequest, PutRequest};
+use crate::pb::etcd::{KeyValue, LeaseGrantRequest, PutRequest};
 
 fn previous(response: Response) -> Vec<KeyValue> {
     match response {

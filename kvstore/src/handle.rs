@@ -2,6 +2,9 @@
 //!
 //! All of it lives on the reactor's thread; the mutex is never contended and never held across an await.
 
+mod door;
+mod leader;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +13,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, Notify};
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::Status;
 
 use crate::apply::{Response, Store};
 use crate::command::Command;
@@ -19,16 +22,11 @@ use crate::gateway::{Calls, Figures};
 use crate::lease::Lessor;
 use crate::membership::{Change, Member, Membership};
 use crate::pb::etcd::{self, ResponseHeader};
-use crate::peer::{self, Doorkeeper, PEER_VERSION, REMOVED};
 use crate::reactor::Input;
-use crate::rpc_data::FORWARDED;
 use crate::watch::{Hub, WatcherId};
 
 /// Requests that may wait for the reactor; more are refused with etcd's `too many requests`.
 pub const MAX_WAITING_REQUESTS: usize = 16_384;
-/// Pause before a request is passed to the leader again.
-const FORWARD_PAUSE: Duration = Duration::from_millis(50);
-
 /// Bounds on what a client may ask for.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -313,168 +311,6 @@ impl Handle {
         Ok((id, self.change(Change::Add(member)).await?))
     }
 
-    /// Hands leadership over and waits until it is.
-    pub async fn move_leader(&self, to: u64) -> Result<(), Status> {
-        if !self.is_leader() {
-            return Err(StoreError::NotLeader.into());
-        }
-        if !self.core()?.membership.voters().any(|id| id == to) {
-            return Err(StoreError::BadTransferee.into());
-        }
-        let (reply, wait) = oneshot::channel();
-        self.queue(Input::Transfer { to, reply })?;
-        match self.answer(wait).await {
-            Err(status) if status.message() == StoreError::Timeout.to_string() => {
-                Err(StoreError::TransferTimeout.into())
-            }
-            other => other,
-        }
-    }
-
-    fn leader_channel(&self) -> Result<Channel, Status> {
-        let leader = self.facts().leader.load(Ordering::Relaxed);
-        if leader == 0 {
-            return Err(StoreError::NoLeader.into());
-        }
-        let urls = self.core()?.peer_urls(leader);
-        let url = urls.first().ok_or(StoreError::NoLeader)?;
-        let mut channels = self
-            .shared
-            .channels
-            .lock()
-            .map_err(|_| StoreError::NoLeader)?;
-        if let Some(channel) = channels.get(url) {
-            return Ok(channel.clone());
-        }
-        let channel = peer::channel(url)?;
-        channels.insert(url.clone(), channel.clone());
-        Ok(channel)
-    }
-
-    /// Does something where the leader is: here, or over there by `remote`; repeats until there is an answer or no time.
-    async fn at_leader<T, L, R, F>(&self, forwarded: bool, local: L, remote: R) -> Result<T, Status>
-    where
-        L: Fn(&Self) -> Result<T, Status>,
-        R: Fn(Channel) -> F,
-        F: std::future::Future<Output = Result<T, Status>>,
-    {
-        let end = tokio::time::Instant::now() + self.limits().request_timeout;
-        loop {
-            if self.is_leader() {
-                return local(self);
-            }
-            if forwarded {
-                return Err(StoreError::NotLeader.into());
-            }
-            if let Ok(channel) = self.leader_channel() {
-                match tokio::time::timeout_at(end, remote(channel)).await {
-                    Ok(Ok(answer)) => return Ok(answer),
-                    Ok(Err(status)) if !is_passing(&status) => return Err(status),
-                    _ => {}
-                }
-            }
-            if tokio::time::Instant::now() + FORWARD_PAUSE > end {
-                return Err(StoreError::Timeout.into());
-            }
-            tokio::time::sleep(FORWARD_PAUSE).await;
-        }
-    }
-
-    /// Renews a lease at the leader; the TTL, 0 when there is no such lease.
-    pub async fn renew(&self, id: i64, forwarded: bool) -> Result<i64, Status> {
-        let local = |handle: &Self| {
-            let now = handle.now_ms();
-            Ok(handle.core()?.lessor.renew(id, now).unwrap_or(0))
-        };
-        let remote = |channel| async move {
-            let mut client = etcd::lease_client::LeaseClient::new(channel);
-            let request = futures::stream::iter([etcd::LeaseKeepAliveRequest { id }]);
-            let mut answers = client.lease_keep_alive(marked(request)).await?.into_inner();
-            let answer = answers
-                .message()
-                .await?
-                .ok_or_else(|| Status::unavailable("the leader said nothing"))?;
-            Ok(answer.ttl)
-        };
-        self.at_leader(forwarded, local, remote).await
-    }
-
-    /// What is left of a lease, as its leader knows.
-    pub async fn time_to_live(
-        &self,
-        request: etcd::LeaseTimeToLiveRequest,
-        forwarded: bool,
-    ) -> Result<etcd::LeaseTimeToLiveResponse, Status> {
-        self.linearize().await?;
-        let local = |handle: &Self| {
-            let core = handle.core()?;
-            let (ttl, granted_ttl) = core
-                .lessor
-                .time_to_live(request.id, handle.now_ms())
-                .unwrap_or((-1, 0));
-            let keys = if request.keys {
-                core.store()?.lease_keys(request.id)
-            } else {
-                Vec::new()
-            };
-            Ok(etcd::LeaseTimeToLiveResponse {
-                header: None,
-                id: request.id,
-                ttl,
-                granted_ttl,
-                keys,
-            })
-        };
-        let remote = |channel| async move {
-            let mut client = etcd::lease_client::LeaseClient::new(channel);
-            Ok(client
-                .lease_time_to_live(marked(request))
-                .await?
-                .into_inner())
-        };
-        self.at_leader(forwarded, local, remote).await
-    }
-
-    /// Promotes a learner that has caught up, which the leader knows.
-    pub async fn promote(&self, id: u64, forwarded: bool) -> Result<Vec<etcd::Member>, Status> {
-        let remote = |channel| async move {
-            let mut client = etcd::cluster_client::ClusterClient::new(channel);
-            let request = marked(etcd::MemberPromoteRequest { id });
-            Ok(client.member_promote(request).await?.into_inner().members)
-        };
-        let end = tokio::time::Instant::now() + self.limits().request_timeout;
-        let moved = |status: &Status| {
-            [StoreError::NotLeader, StoreError::NoLeader]
-                .iter()
-                .any(|e| status.message() == e.to_string())
-        };
-        loop {
-            let result = if self.is_leader() {
-                self.change(Change::Promote { id }).await
-            } else if forwarded {
-                Err(StoreError::NotLeader.into())
-            } else {
-                match self.leader_channel() {
-                    Ok(channel) => tokio::time::timeout_at(end, remote(channel))
-                        .await
-                        .unwrap_or_else(|_| Err(StoreError::Timeout.into())),
-                    Err(status) => Err(status),
-                }
-            };
-            match result {
-                // Nothing was proposed: the leader that is now judges anew.
-                Err(status)
-                    if moved(&status)
-                        && !forwarded
-                        && tokio::time::Instant::now() + FORWARD_PAUSE < end =>
-                {
-                    tokio::time::sleep(FORWARD_PAUSE).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
     /// An id for a lease whose client gave none.
     pub fn fresh_lease_id(&self) -> Result<i64, Status> {
         Ok(i64::try_from(random_u64()? >> 1).unwrap_or(1).max(1))
@@ -532,59 +368,6 @@ impl Drop for Pending<'_> {
     fn drop(&mut self) {
         self.0.pending.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-impl Doorkeeper for Handle {
-    fn admit(&self, hello: &crate::pb::peer::Hello) -> Result<(), Status> {
-        let facts = self.facts();
-        if hello.version != PEER_VERSION {
-            let text = format!(
-                "peers speak version {PEER_VERSION} here, not {}",
-                hello.version
-            );
-            return Err(Status::failed_precondition(text));
-        }
-        if hello.cluster_id != facts.cluster_id {
-            let text = format!(
-                "cluster ID mismatch: {:x} here, {:x} there",
-                facts.cluster_id, hello.cluster_id
-            );
-            return Err(Status::failed_precondition(text));
-        }
-        if hello.to != facts.member_id {
-            let text = format!("this is member {:x}, not {:x}", facts.member_id, hello.to);
-            return Err(Status::failed_precondition(text));
-        }
-        if self.core()?.membership.removed.contains(&hello.from) {
-            return Err(Status::permission_denied(REMOVED));
-        }
-        Ok(())
-    }
-
-    fn members(&self) -> crate::pb::peer::MembersResponse {
-        let members = self
-            .core()
-            .map(|core| core.membership.infos())
-            .unwrap_or_default();
-        crate::pb::peer::MembersResponse {
-            cluster_id: self.facts().cluster_id,
-            members,
-        }
-    }
-}
-
-/// Whether another try may end better.
-fn is_passing(status: &Status) -> bool {
-    status.code() == tonic::Code::Unavailable
-        || status.message() == StoreError::NotLeader.to_string()
-}
-
-fn marked<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
-    request
 }
 
 /// A random number from the system.

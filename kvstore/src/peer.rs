@@ -2,6 +2,8 @@
 //!
 //! Messages are opaque here, but for the position of a snapshot; the reactor gives them meaning.
 
+mod snapshot;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -12,21 +14,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::apply::Store;
-use crate::backend::BackendError;
-use crate::consensus::restamp_snapshot;
-use crate::log::SnapshotMeta;
 use crate::pb::peer::peer_client::PeerClient;
 use crate::pb::peer::peer_server::Peer;
 use crate::pb::peer::{Ack, Frame, Hello, MembersRequest, MembersResponse, SnapshotChunk};
 use crate::report;
 use crate::snapshot::Export;
+pub use snapshot::Received;
 
 /// The version of what members say to each other.
 pub const PEER_VERSION: u32 = 1;
@@ -41,14 +39,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
-/// A snapshot that takes longer is given up and tried again.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Chunks of a snapshot that wait between the disk and the network.
-const CHUNKS_AHEAD: usize = 8;
-/// Pause before a chunk is offered again to a network that is slower than the disk.
-const FULL_PAUSE: Duration = Duration::from_millis(2);
-
 /// What comes from peers, for the reactor.
 #[derive(Debug)]
 pub enum PeerEvent {
@@ -66,12 +56,6 @@ pub enum PeerEvent {
     },
     /// A peer says that this member was removed.
     Removed,
-}
-
-/// A received state: while this is held no other is received in its place.
-#[derive(Debug)]
-pub struct Received {
-    _place: tokio::sync::OwnedMutexGuard<()>,
 }
 
 /// What the acceptor must know to judge a stream.
@@ -149,35 +133,12 @@ impl<D: Doorkeeper> Peer for PeerService<D> {
         let missing = || Status::invalid_argument("the snapshot has no first chunk");
         let first = chunks.message().await?.ok_or_else(missing)?;
         self.doorkeeper.admit(&first.hello.ok_or_else(missing)?)?;
-        let place = self.place.clone().try_lock_owned();
-        let place =
-            place.map_err(|_| Status::unavailable("another snapshot is on its way here"))?;
-        let (parts, mut queue) = mpsc::channel(CHUNKS_AHEAD);
-        let dir = self.state_dir.clone();
-        let writer = tokio::task::spawn_blocking(move || {
-            Store::receive(&dir, std::iter::from_fn(|| queue.blocking_recv())).map(|()| place)
-        });
-        let mut count = 0;
-        while let Some(chunk) = chunks.message().await? {
-            if crc32fast::hash(&chunk.data) != chunk.crc {
-                return Err(Status::data_loss(format!(
-                    "chunk {count} of the snapshot is damaged"
-                )));
-            }
-            count += 1;
-            if parts.send(chunk.data).await.is_err() {
-                break;
-            }
-        }
-        drop(parts);
-        let place = writer
-            .await
-            .map_err(|_| closing())?
-            .map_err(|e| Status::data_loss(e.to_string()))?;
+        let place = self.place.clone();
+        let received = snapshot::receive(&mut chunks, place, self.state_dir.clone()).await?;
         let (done, wait) = tokio::sync::oneshot::channel();
         let event = PeerEvent::Snapshot {
             message: first.message,
-            received: Received { _place: place },
+            received,
             done,
         };
         self.events.send(event).await.map_err(|_| closing())?;
@@ -308,7 +269,6 @@ impl Peers {
 
     /// Sends a snapshot on a stream of its own; a `SnapshotSent` event tells how it went.
     pub fn send_snapshot(&self, to: u64, message: Bytes, export: Export) {
-        let export = Arc::new(export);
         let events = self.events.clone();
         let hello = self.hello(to);
         let urls = self
@@ -316,97 +276,7 @@ impl Peers {
             .get(&to)
             .map(|link| link.urls.clone())
             .unwrap_or_default();
-        tokio::spawn(async move {
-            let mut ok = false;
-            for url in &urls {
-                match tokio::time::timeout(
-                    SNAPSHOT_TIMEOUT,
-                    push_snapshot(url, hello, &message, &export),
-                )
-                .await
-                {
-                    Ok(Ok(())) => {
-                        ok = true;
-                        break;
-                    }
-                    Ok(Err(status)) => {
-                        report!(
-                            "kvstore: snapshot to member {to:x} at {url}: {}",
-                            status.message()
-                        );
-                    }
-                    Err(_) => {
-                        report!("kvstore: snapshot to member {to:x} at {url} took too long")
-                    }
-                }
-            }
-            let _ = events.send(PeerEvent::SnapshotSent { to, ok }).await;
-        });
-    }
-}
-
-/// Reads the state and hands it on piece by piece, no faster than the network takes it.
-fn feed(
-    export: &Export,
-    head: oneshot::Sender<SnapshotMeta>,
-    pieces: &mpsc::Sender<SnapshotChunk>,
-) -> Result<(), BackendError> {
-    let begin = |meta| {
-        // Who is gone takes no pieces either.
-        let _ = head.send(meta);
-    };
-    export.read(begin, |data| {
-        let mut piece = SnapshotChunk {
-            hello: None,
-            message: Bytes::new(),
-            crc: crc32fast::hash(&data),
-            data,
-        };
-        loop {
-            piece = match pieces.try_send(piece) {
-                Ok(()) => return true,
-                Err(TrySendError::Full(piece)) if !export.is_closing() => piece,
-                Err(_) => return false,
-            };
-            std::thread::sleep(FULL_PAUSE);
-        }
-    })
-}
-
-async fn push_snapshot(
-    url: &str,
-    hello: Hello,
-    message: &Bytes,
-    export: &Arc<Export>,
-) -> Result<(), Status> {
-    let (head, position) = oneshot::channel();
-    let (pieces, queue) = mpsc::channel(CHUNKS_AHEAD);
-    let export = Arc::clone(export);
-    let reader = tokio::task::spawn_blocking(move || feed(&export, head, &pieces));
-    let sent = async {
-        let meta = position
-            .await
-            .map_err(|_| Status::internal("the state can't be read"))?;
-        let announced =
-            restamp_snapshot(message, &meta).map_err(|e| Status::internal(e.to_string()))?;
-        let first = SnapshotChunk {
-            hello: Some(hello),
-            message: announced,
-            data: Bytes::new(),
-            crc: 0,
-        };
-        let rest = tokio_stream::wrappers::ReceiverStream::new(queue);
-        client(url)?
-            .snapshot(stream::iter([first]).chain(rest))
-            .await
-    };
-    let sent = sent.await;
-    // What stopped the reading tells more than what the other side made of it.
-    match reader.await {
-        Ok(Err(error)) if sent.is_ok() || !matches!(error, BackendError::Closed(_)) => {
-            Err(Status::internal(error.to_string()))
-        }
-        _ => sent.map(|_| ()),
+        tokio::spawn(snapshot::send(hello, urls, message, export, events));
     }
 }
 

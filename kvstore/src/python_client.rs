@@ -2,82 +2,27 @@
 //! event loop once per batch of outcomes; `drain` then hands over all of them. Calls run on a thread of their own and
 //! never hold the GIL.
 
-use std::collections::HashMap;
+mod shared;
+
 use std::future::Future;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, Semaphore};
-use tokio::task::AbortHandle;
 use tonic::Status;
 
 use crate::client::watch::{self, Delivery};
 use crate::client::{Client, Retry};
 use crate::pb::etcd;
 use crate::python_values::{self as values, Answer};
+pub use shared::Outcome;
+use shared::{lock, runtime, Running, Shared};
 
 /// Batches of a watch that wait for Python at most; then the member is not read from.
 const WATCH_QUEUE: usize = 64;
-
-pub enum Outcome {
-    Answer(Answer),
-    Delivery(Delivery),
-    Error(Status),
-}
-
-struct Running {
-    task: AbortHandle,
-    credits: Option<Arc<Semaphore>>,
-}
-
-struct Shared {
-    done: Mutex<Vec<(u64, Outcome)>>,
-    running: Mutex<HashMap<u64, Running>>,
-    wake: OwnedFd,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    fn push(&self, id: u64, outcome: Outcome) {
-        let mut done = lock(&self.done);
-        done.push((id, outcome));
-        if done.len() == 1 {
-            let one = 1u64.to_ne_bytes();
-            // SAFETY: the descriptor is ours and open, the buffer is eight bytes as eventfd(2) asks.
-            unsafe { libc::write(self.wake.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-        }
-    }
-
-    /// Says whether the call was still wanted.
-    fn finish(&self, id: u64, outcome: Outcome) {
-        if lock(&self.running).remove(&id).is_some() {
-            self.push(id, outcome);
-        }
-    }
-}
-
-fn runtime() -> PyResult<&'static Runtime> {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
-    }
-    let fresh = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("kvstore-client")
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            PyRuntimeError::new_err(format!("The client's thread did not start: {error}"))
-        })?;
-    Ok(RUNTIME.get_or_init(|| fresh))
-}
 
 fn refused(status: &Status) -> PyErr {
     PyValueError::new_err(status.message().to_string())
@@ -155,24 +100,9 @@ impl NativeClient {
         let _inside = runtime()?.enter();
         let client = Client::new(&endpoints, Duration::from_secs_f64(timeout))
             .map_err(|error| refused(&error))?;
-        // SAFETY: eventfd takes no pointers; the descriptor is checked before it is owned.
-        let wake = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
-            if fd < 0 {
-                return Err(PyOSError::new_err(
-                    std::io::Error::last_os_error().to_string(),
-                ));
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        let shared = Shared {
-            done: Mutex::default(),
-            running: Mutex::default(),
-            wake,
-        };
         Ok(Self {
             client,
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared::new()?),
             next: Mutex::new(0),
         })
     }

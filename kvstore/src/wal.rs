@@ -5,13 +5,16 @@
 //! A disk may lay zeros ahead of the last frame, so that a sync need not write the file's new length too.
 //! A frame's CRC covers its segment and offset, so that a frame in a wrong place is seen too.
 
-use std::io;
+mod frame;
+mod types;
 
 use bytes::Bytes;
 
 use crate::consensus::{Append, Restored};
-use crate::log::{ConfState, Entry, HardState, SnapshotMeta};
+use crate::log::{ConfState, HardState, SnapshotMeta};
 use crate::record::{self, Record};
+use frame::{checksum, frame_at, segment_name, segment_number};
+pub use types::{Disk, Identity, Recovered, WalError};
 
 /// A segment that has grown to this is followed by a new one.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -20,75 +23,6 @@ const VERSION: u32 = 1;
 const MAGIC: [u8; 4] = *b"FLwl";
 /// Magic, length, CRC.
 const FRAME_HEAD: usize = 12;
-
-/// What the log needs of a directory. `create`, `truncate` and `remove` are durable when they return; `append` only
-/// after `sync`. An append begins at `offset`, where the last one ended; `read` may find zeros behind the last one.
-pub trait Disk {
-    fn list(&self) -> io::Result<Vec<String>>;
-    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
-    fn create(&mut self, name: &str) -> io::Result<()>;
-    fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    fn sync(&mut self, name: &str) -> io::Result<()>;
-    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
-    fn remove(&mut self, name: &str) -> io::Result<()>;
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum WalError {
-    #[error("the disk of the log is full: {0}; free some space, then start this member again")]
-    NoSpace(io::Error),
-    #[error("the log can not be read or written: {0}")]
-    Io(io::Error),
-    #[error(
-        "the log is damaged in {file} at byte {offset}: {why}; other members hold the same data: remove this member \
-         from the cluster, move its data directory away and add it again"
-    )]
-    Damaged {
-        file: String,
-        offset: u64,
-        why: String,
-    },
-    #[error(
-        "the log in {file} belongs to member {member:x} of cluster {cluster:x}, not to this one"
-    )]
-    Foreign {
-        file: String,
-        cluster: u64,
-        member: u64,
-    },
-    #[error("{file} has format {found} of the log; this program reads format {VERSION}")]
-    Version { file: String, found: u32 },
-    #[error("the state ends at entry {applied} but the log begins after entry {start}; restore this member from others")]
-    StateTooOld { applied: u64, start: u64 },
-}
-
-impl From<io::Error> for WalError {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace(error),
-            _ => Self::Io(error),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    pub cluster: u64,
-    pub member: u64,
-}
-
-/// What the log held.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
-    pub hard_state: HardState,
-    /// Index and term just before the first entry.
-    pub start: (u64, u64),
-    pub entries: Vec<Entry>,
-    /// The last snapshot that was installed, if the log still shows it.
-    pub snapshot: Option<SnapshotMeta>,
-    /// A torn tail that was cut: file and new length.
-    pub cut: Option<(String, u64)>,
-}
 
 struct Segment {
     number: u64,
@@ -436,35 +370,6 @@ fn empty(file: String) -> WalError {
         offset: 0,
         why: "the segment is empty, yet later segments exist".to_owned(),
     }
-}
-
-fn segment_name(number: u64) -> String {
-    format!("{number:016x}.wal")
-}
-
-fn segment_number(name: &str) -> Option<u64> {
-    u64::from_str_radix(name.strip_suffix(".wal")?, 16).ok()
-}
-
-fn checksum(segment: u64, offset: u64, body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&segment.to_le_bytes());
-    hasher.update(&offset.to_le_bytes());
-    hasher.update(body);
-    hasher.finalize()
-}
-
-fn frame_at(bytes: &Bytes, segment: u64, offset: usize) -> Option<Bytes> {
-    let head = bytes.get(offset..offset + FRAME_HEAD)?;
-    if head[..4] != MAGIC {
-        return None;
-    }
-    let length = u32::from_le_bytes(head[4..8].try_into().ok()?) as usize;
-    let crc = u32::from_le_bytes(head[8..].try_into().ok()?);
-    let (from, to) = (offset + FRAME_HEAD, offset + FRAME_HEAD + length);
-    let body = bytes.get(from..to)?;
-    let whole = cfg!(feature = "bug-crc-skipped") || checksum(segment, offset as u64, body) == crc;
-    whole.then(|| bytes.slice(from..to))
 }
 
 #[cfg(test)]

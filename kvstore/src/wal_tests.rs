@@ -1,8 +1,10 @@
 //! The log on a disk in memory that tears and damages.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::*;
+use crate::log::Entry;
 
 #[derive(Default, Clone)]
 struct Memory(BTreeMap<String, Vec<u8>>);

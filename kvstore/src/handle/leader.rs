@@ -1,0 +1,197 @@
+//! What only the leader can do: it is done here, or passed on to where the leader is.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::Handle;
+use crate::errors::StoreError;
+use crate::membership::Change;
+use crate::pb::etcd;
+use crate::peer;
+use crate::reactor::Input;
+use crate::rpc_data::FORWARDED;
+
+/// Pause before a request is passed to the leader again.
+const FORWARD_PAUSE: Duration = Duration::from_millis(50);
+
+impl Handle {
+    /// Hands leadership over and waits until it is.
+    pub async fn move_leader(&self, to: u64) -> Result<(), Status> {
+        if !self.is_leader() {
+            return Err(StoreError::NotLeader.into());
+        }
+        if !self.core()?.membership.voters().any(|id| id == to) {
+            return Err(StoreError::BadTransferee.into());
+        }
+        let (reply, wait) = oneshot::channel();
+        self.queue(Input::Transfer { to, reply })?;
+        match self.answer(wait).await {
+            Err(status) if status.message() == StoreError::Timeout.to_string() => {
+                Err(StoreError::TransferTimeout.into())
+            }
+            other => other,
+        }
+    }
+
+    fn leader_channel(&self) -> Result<Channel, Status> {
+        let leader = self.facts().leader.load(Ordering::Relaxed);
+        if leader == 0 {
+            return Err(StoreError::NoLeader.into());
+        }
+        let urls = self.core()?.peer_urls(leader);
+        let url = urls.first().ok_or(StoreError::NoLeader)?;
+        let mut channels = self
+            .shared
+            .channels
+            .lock()
+            .map_err(|_| StoreError::NoLeader)?;
+        if let Some(channel) = channels.get(url) {
+            return Ok(channel.clone());
+        }
+        let channel = peer::channel(url)?;
+        channels.insert(url.clone(), channel.clone());
+        Ok(channel)
+    }
+
+    /// Does something where the leader is: here, or over there by `remote`; repeats until there is an answer or no time.
+    async fn at_leader<T, L, R, F>(&self, forwarded: bool, local: L, remote: R) -> Result<T, Status>
+    where
+        L: Fn(&Self) -> Result<T, Status>,
+        R: Fn(Channel) -> F,
+        F: std::future::Future<Output = Result<T, Status>>,
+    {
+        let end = tokio::time::Instant::now() + self.limits().request_timeout;
+        loop {
+            if self.is_leader() {
+                return local(self);
+            }
+            if forwarded {
+                return Err(StoreError::NotLeader.into());
+            }
+            if let Ok(channel) = self.leader_channel() {
+                match tokio::time::timeout_at(end, remote(channel)).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(status)) if !is_passing(&status) => return Err(status),
+                    _ => {}
+                }
+            }
+            if tokio::time::Instant::now() + FORWARD_PAUSE > end {
+                return Err(StoreError::Timeout.into());
+            }
+            tokio::time::sleep(FORWARD_PAUSE).await;
+        }
+    }
+
+    /// Renews a lease at the leader; the TTL, 0 when there is no such lease.
+    pub async fn renew(&self, id: i64, forwarded: bool) -> Result<i64, Status> {
+        let local = |handle: &Self| {
+            let now = handle.now_ms();
+            Ok(handle.core()?.lessor.renew(id, now).unwrap_or(0))
+        };
+        let remote = |channel| async move {
+            let mut client = etcd::lease_client::LeaseClient::new(channel);
+            let request = futures::stream::iter([etcd::LeaseKeepAliveRequest { id }]);
+            let mut answers = client.lease_keep_alive(marked(request)).await?.into_inner();
+            let answer = answers
+                .message()
+                .await?
+                .ok_or_else(|| Status::unavailable("the leader said nothing"))?;
+            Ok(answer.ttl)
+        };
+        self.at_leader(forwarded, local, remote).await
+    }
+
+    /// What is left of a lease, as its leader knows.
+    pub async fn time_to_live(
+        &self,
+        request: etcd::LeaseTimeToLiveRequest,
+        forwarded: bool,
+    ) -> Result<etcd::LeaseTimeToLiveResponse, Status> {
+        self.linearize().await?;
+        let local = |handle: &Self| {
+            let core = handle.core()?;
+            let (ttl, granted_ttl) = core
+                .lessor
+                .time_to_live(request.id, handle.now_ms())
+                .unwrap_or((-1, 0));
+            let keys = if request.keys {
+                core.store()?.lease_keys(request.id)
+            } else {
+                Vec::new()
+            };
+            Ok(etcd::LeaseTimeToLiveResponse {
+                header: None,
+                id: request.id,
+                ttl,
+                granted_ttl,
+                keys,
+            })
+        };
+        let remote = |channel| async move {
+            let mut client = etcd::lease_client::LeaseClient::new(channel);
+            Ok(client
+                .lease_time_to_live(marked(request))
+                .await?
+                .into_inner())
+        };
+        self.at_leader(forwarded, local, remote).await
+    }
+
+    /// Promotes a learner that has caught up, which the leader knows.
+    pub async fn promote(&self, id: u64, forwarded: bool) -> Result<Vec<etcd::Member>, Status> {
+        let remote = |channel| async move {
+            let mut client = etcd::cluster_client::ClusterClient::new(channel);
+            let request = marked(etcd::MemberPromoteRequest { id });
+            Ok(client.member_promote(request).await?.into_inner().members)
+        };
+        let end = tokio::time::Instant::now() + self.limits().request_timeout;
+        let moved = |status: &Status| {
+            [StoreError::NotLeader, StoreError::NoLeader]
+                .iter()
+                .any(|e| status.message() == e.to_string())
+        };
+        loop {
+            let result = if self.is_leader() {
+                self.change(Change::Promote { id }).await
+            } else if forwarded {
+                Err(StoreError::NotLeader.into())
+            } else {
+                match self.leader_channel() {
+                    Ok(channel) => tokio::time::timeout_at(end, remote(channel))
+                        .await
+                        .unwrap_or_else(|_| Err(StoreError::Timeout.into())),
+                    Err(status) => Err(status),
+                }
+            };
+            match result {
+                // Nothing was proposed: the leader that is now judges anew.
+                Err(status)
+                    if moved(&status)
+                        && !forwarded
+                        && tokio::time::Instant::now() + FORWARD_PAUSE < end =>
+                {
+                    tokio::time::sleep(FORWARD_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Whether another try may end better.
+fn is_passing(status: &Status) -> bool {
+    status.code() == tonic::Code::Unavailable
+        || status.message() == StoreError::NotLeader.to_string()
+}
+
+fn marked<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request
+        .metadata_mut()
+        .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+    request
+}

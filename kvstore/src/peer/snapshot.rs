@@ -1,0 +1,166 @@
+//! A state on its way from one member to another.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Status, Streaming};
+
+use super::{client, closing, PeerEvent};
+use crate::apply::Store;
+use crate::backend::BackendError;
+use crate::consensus::restamp_snapshot;
+use crate::log::SnapshotMeta;
+use crate::pb::peer::{Hello, SnapshotChunk};
+use crate::report;
+use crate::snapshot::Export;
+
+/// A snapshot that takes longer is given up and tried again.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Chunks of a snapshot that wait between the disk and the network.
+const CHUNKS_AHEAD: usize = 8;
+/// Pause before a chunk is offered again to a network that is slower than the disk.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+
+/// A received state: while this is held no other is received in its place.
+#[derive(Debug)]
+pub struct Received {
+    _place: tokio::sync::OwnedMutexGuard<()>,
+}
+
+/// Lays the state that comes beside the one in `dir`.
+pub(super) async fn receive(
+    chunks: &mut Streaming<SnapshotChunk>,
+    place: Arc<tokio::sync::Mutex<()>>,
+    dir: PathBuf,
+) -> Result<Received, Status> {
+    let place = place.try_lock_owned();
+    let place = place.map_err(|_| Status::unavailable("another snapshot is on its way here"))?;
+    let (parts, mut queue) = mpsc::channel(CHUNKS_AHEAD);
+    let writer = tokio::task::spawn_blocking(move || {
+        Store::receive(&dir, std::iter::from_fn(|| queue.blocking_recv())).map(|()| place)
+    });
+    let mut count = 0;
+    while let Some(chunk) = chunks.message().await? {
+        if crc32fast::hash(&chunk.data) != chunk.crc {
+            return Err(Status::data_loss(format!(
+                "chunk {count} of the snapshot is damaged"
+            )));
+        }
+        count += 1;
+        if parts.send(chunk.data).await.is_err() {
+            break;
+        }
+    }
+    drop(parts);
+    let place = writer
+        .await
+        .map_err(|_| closing())?
+        .map_err(|e| Status::data_loss(e.to_string()))?;
+    Ok(Received { _place: place })
+}
+
+/// Tries each URL once; the event says how it went.
+pub(super) async fn send(
+    hello: Hello,
+    urls: Vec<String>,
+    message: Bytes,
+    export: Export,
+    events: mpsc::Sender<PeerEvent>,
+) {
+    let (to, export) = (hello.to, Arc::new(export));
+    let mut ok = false;
+    for url in &urls {
+        match tokio::time::timeout(
+            SNAPSHOT_TIMEOUT,
+            push_snapshot(url, hello, &message, &export),
+        )
+        .await
+        {
+            Ok(Ok(())) => {
+                ok = true;
+                break;
+            }
+            Ok(Err(status)) => {
+                report!(
+                    "kvstore: snapshot to member {to:x} at {url}: {}",
+                    status.message()
+                );
+            }
+            Err(_) => {
+                report!("kvstore: snapshot to member {to:x} at {url} took too long")
+            }
+        }
+    }
+    let _ = events.send(PeerEvent::SnapshotSent { to, ok }).await;
+}
+
+/// Reads the state and hands it on piece by piece, no faster than the network takes it.
+fn feed(
+    export: &Export,
+    head: oneshot::Sender<SnapshotMeta>,
+    pieces: &mpsc::Sender<SnapshotChunk>,
+) -> Result<(), BackendError> {
+    let begin = |meta| {
+        // Who is gone takes no pieces either.
+        let _ = head.send(meta);
+    };
+    export.read(begin, |data| {
+        let mut piece = SnapshotChunk {
+            hello: None,
+            message: Bytes::new(),
+            crc: crc32fast::hash(&data),
+            data,
+        };
+        loop {
+            piece = match pieces.try_send(piece) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(piece)) if !export.is_closing() => piece,
+                Err(_) => return false,
+            };
+            std::thread::sleep(FULL_PAUSE);
+        }
+    })
+}
+
+async fn push_snapshot(
+    url: &str,
+    hello: Hello,
+    message: &Bytes,
+    export: &Arc<Export>,
+) -> Result<(), Status> {
+    let (head, position) = oneshot::channel();
+    let (pieces, queue) = mpsc::channel(CHUNKS_AHEAD);
+    let export = Arc::clone(export);
+    let reader = tokio::task::spawn_blocking(move || feed(&export, head, &pieces));
+    let sent = async {
+        let meta = position
+            .await
+            .map_err(|_| Status::internal("the state can't be read"))?;
+        let announced =
+            restamp_snapshot(message, &meta).map_err(|e| Status::internal(e.to_string()))?;
+        let first = SnapshotChunk {
+            hello: Some(hello),
+            message: announced,
+            data: Bytes::new(),
+            crc: 0,
+        };
+        let rest = tokio_stream::wrappers::ReceiverStream::new(queue);
+        client(url)?
+            .snapshot(stream::iter([first]).chain(rest))
+            .await
+    };
+    let sent = sent.await;
+    // What stopped the reading tells more than what the other side made of it.
+    match reader.await {
+        Ok(Err(error)) if sent.is_ok() || !matches!(error, BackendError::Closed(_)) => {
+            Err(Status::internal(error.to_string()))
+        }
+        _ => sent.map(|_| ()),
+    }
+}
