@@ -20,6 +20,7 @@ from agent.pb import node_pb2 as pb
 from fleetd import store
 from fleetd.config import NODE_PORT, Config
 from fleetd.forming import AskPledges, Found, Join, Peer, Record, Step, Wait, answer_pledge, decide, rejoin
+from fleetd.registry.records import Presence
 
 log = logging.getLogger("fleetd.bootstrap")
 
@@ -127,6 +128,22 @@ class Bootstrap:
         else:
             log.error("the machine at %s has this machine's id %s, and will not be let in", address, self._me)
 
+    def _twin_at(self, address: str) -> Twin:
+        return Twin(
+            f"the machine at {address} has this machine's id, {self._me}: give this one another "
+            "(in /etc/machine-id or with --machine-id-file) and start fleetd again"
+        )
+
+    async def check_presence(self, presence: Presence | None) -> None:
+        """Refuse to come up beside a live machine that announced itself under this machine's id, as the original of a
+        copied disk does. Raises Twin."""
+        if presence is None or presence.boot == self._boot or presence.address == self._config.listen_address:
+            return
+        address = f"{presence.address}:{NODE_PORT}"
+        answer = await self._clients.hello(address, self._hello_request())
+        if answer is not None and answer.machine_id == self._me and answer.boot != self._boot:
+            raise self._twin_at(address)
+
     def addresses(self) -> set[str]:
         """Where to ask: what mDNS found and what the user named."""
         static = {peer if ":" in peer else f"{peer}:{NODE_PORT}" for peer in self._config.peers}
@@ -139,10 +156,7 @@ class Bootstrap:
         self.seen = {peer.machine_id: peer for peer in answers if peer is not None}
         self._granted &= self.seen.keys()
         if self._twin:
-            raise Twin(
-                f"the machine at {self._twin} has this machine's id, {self._me}: give this one another "
-                "(in /etc/machine-id or with --machine-id-file) and start fleetd again"
-            )
+            raise self._twin_at(self._twin)
         return self.seen
 
     async def form(self) -> Record:

@@ -37,6 +37,8 @@ from kvstore.errors import LeaseNotFound, StoreError
 log = logging.getLogger("fleetd.node")
 
 STORE_RETRY_S = 0.1
+TWIN_TIMEOUT_S = 0.5
+"""No machine comes up later than this for the sake of a copied disk."""
 DIRECTORY_MODE = 0o700
 
 
@@ -149,6 +151,8 @@ class Node:
 
     async def _join(self, tasks: asyncio.TaskGroup) -> None:
         known = self._bootstrap.record.phase == "member"
+        if known:
+            await self._check_presence()
         record = await self._bootstrap.form()
         self._client.set_endpoints(store.endpoints(self._config, record))
         if not self._config.kv_endpoints:
@@ -175,6 +179,18 @@ class Node:
         engine = Engine(self._client, self.machine_id, booted=booted, compacts=not self._config.kv_endpoints)
         tasks.create_task(engine.run(), name="engine")
         log.info("machine %s is up in cluster %s", self.machine_id, record.cluster_id)
+
+    async def _check_presence(self) -> None:
+        """Before the store starts here: two members with one id would spoil it. The other voters are asked, shortly."""
+        others = [url for url in self._bootstrap.record.store_endpoints if url not in self._config.client_urls]
+        if not others or self._config.kv_endpoints:
+            return
+        async with Client(others, timeout=TWIN_TIMEOUT_S) as client:
+            try:
+                presence = await Registry(client, self.machine_id).presence(self.machine_id)
+            except StoreError:
+                return
+        await self._bootstrap.check_presence(presence)
 
     async def _expect_voters(self, *, founding: bool = False) -> None:
         """The founder says how many voters units wait for; started with a smaller --bootstrap-expect, it says less."""

@@ -7,6 +7,7 @@ power at once. Where a kill comes too late for the moment, the cluster must form
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,15 @@ def test_late_machines_strangers_and_twins() -> None:
         fleetd = ("fleetd", "--insecure", "--listen-address", lab.machine("m5")["address"], "--bootstrap-expect", "3")
         assert words in answer(lab, "m5", *fleetd, "--machine-id-file", str(twin))
         assert len(lab.on("m1", "fleetctl", "list-machines", "--no-legend").splitlines()) == 3
+
+        # So is a copy of a whole machine: it must not even start the store's member.
+        folder = Path(Record.load(lab.name).dir)
+        shutil.copytree(folder / "m2/data", folder / "m6/data")
+        (folder / "m6/data/lock").unlink()
+        lab.lab("start", "m6", "--", "--machine-id-file", str(twin))
+        until("m6 gives way", lambda: words in lab.log_of("m6"), 20)
+        assert "started kvstore" not in lab.log_of("m6")
+        lab.lab("kill", "m6")
 
         # Units were accepted once: they are for good, however few are left to vote.
         lab.lab("kill", "m3")
