@@ -81,20 +81,23 @@ class NodeClients:
     def __init__(self, channel: Callable[[str], grpc.aio.Channel]) -> None:
         self._open = channel
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._greeting: dict[str, grpc.aio.Channel] = {}
+        """Those for `hello` alone, which are given up when nobody answers."""
 
-    def _stub(self, address: str) -> node_pb2_grpc.NodeStub:
-        if address not in self._channels:
-            self._channels[address] = self._open(address)
-        return node_pb2_grpc.NodeStub(self._channels[address])  # type: ignore[no-untyped-call]
+    def _stub(self, address: str, channels: dict[str, grpc.aio.Channel] | None = None) -> node_pb2_grpc.NodeStub:
+        kept = self._channels if channels is None else channels
+        if address not in kept:
+            kept[address] = self._open(address)
+        return node_pb2_grpc.NodeStub(kept[address])  # type: ignore[no-untyped-call]
 
     async def hello(self, address: str, request: pb.HelloRequest) -> pb.HelloResponse | None:
         """Ask who is there; None when nobody answers in time."""
         try:
-            answer: pb.HelloResponse = await self._stub(address).Hello(request, timeout=CALL_TIMEOUT_S)
+            answer: pb.HelloResponse = await self._stub(address, self._greeting).Hello(request, timeout=CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and (old := self._greeting.pop(address, None)):
                 # The connection may be to a machine that has lost its power since, and would be silent for ever.
-                await self._forget(address)
+                await old.close(grace=CALL_TIMEOUT_S)  # another greeting may be under way on it
             return None
         return answer
 
@@ -127,12 +130,9 @@ class NodeClients:
         async for line in self._stub(address).Journal(request):
             yield line
 
-    async def _forget(self, address: str) -> None:
-        if (channel := self._channels.pop(address, None)) is not None:
-            await channel.close()
-
     async def close(self) -> None:
         """Close every channel."""
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        for kept in (self._channels, self._greeting):
+            for channel in kept.values():
+                await channel.close()
+            kept.clear()
