@@ -136,12 +136,12 @@ PROGRAMS = """
 1 | fleet-lab up --name ../up | a lab's name has up to 20 small letters
 1 | fleet-lab up -n 1 --name badhold --hold m7 | --hold m7: this lab has m1 to m1
 1 | fleet-lab status --name nolab | there is no lab 'nolab'; `fleet-lab up` makes one
-1 | fleet-lab kill --name badinput m9 | lab badinput has no machine 'm9', only m1
-1 | fleet-lab exec --name badinput m1 | name a command: fleet-lab exec m1 -- CMD
-1 | fleet-lab start --name badinput m1 | m1 is on already
-1 | fleet-lab start --name badinput m2 --address 10.0.0.1 | 10.0.0.1 is none for a machine
-1 | fleet-lab start --name badinput web | machines are called m1 to m99, not 'web'
-1 | fleet-lab partition --name badinput m9 | lab badinput has no machine 'm9'
+1 | fleet-lab kill --name {lab} m9 | lab {lab} has no machine 'm9', only m1
+1 | fleet-lab exec --name {lab} m1 | name a command: fleet-lab exec m1 -- CMD
+1 | fleet-lab start --name {lab} m1 | m1 is on already
+1 | fleet-lab start --name {lab} m2 --address 10.0.0.1 | 10.0.0.1 is none for a machine
+1 | fleet-lab start --name {lab} web | machines are called m1 to m99, not 'web'
+1 | fleet-lab partition --name {lab} m9 | lab {lab} has no machine 'm9'
 2 | fleet-lab nothing | No such command 'nothing'
 """
 
@@ -270,7 +270,7 @@ def test_wrong_settings_of_programs(lab: Lab) -> None:
 
     def tried(row: tuple[int, str, str]) -> str:
         code, command, words = row
-        argv = shlex.split(command.format(dir=lab.notes))
+        argv = shlex.split(command.format(dir=lab.notes, lab=lab.name))
         if argv[0] in ("fleetd", "kvstore") and "--data-dir" not in argv and "gateway" not in argv:
             argv[1:1] = lone
         done = subprocess.run(
@@ -281,7 +281,7 @@ def test_wrong_settings_of_programs(lab: Lab) -> None:
             timeout=COMMAND_TIMEOUT_S,
             check=False,
         )
-        return wrong(code, words, done)
+        return wrong(code, words.replace("{lab}", lab.name), done)
 
     table = rows(PROGRAMS)
     with ThreadPoolExecutor(AT_ONCE) as pool:
