@@ -86,16 +86,20 @@ class Containers:
                 if record.boot != self._boot:
                     raise MonitorLost("the machine was started again")
                 life.link = await connect(run)
-            except MonitorLost:
-                await self._ended(life, read_exit(run) if record.boot == self._boot else None)
+            except MonitorError:
+                end = None
+                with logged(record, "can't tell its end"):
+                    end = read_exit(run) if record.boot == self._boot else None
+                await self._ended(life, end)
                 self._removing(life)
                 continue
             if record.address:
-                network = self._launcher.network
-                addresses = await asyncio.to_thread(network.prepare)
-                addresses.take(record.address)
-                network.ports.keep(record.ports)
-                await asyncio.to_thread(network.publish, record.address, record.ports)
+                with logged(record, "can't publish its ports again"):
+                    network = self._launcher.network
+                    addresses = await asyncio.to_thread(network.prepare)
+                    addresses.take(record.address)
+                    network.ports.keep(record.ports)
+                    await asyncio.to_thread(network.publish, record.address, record.ports)
             with contextlib.suppress(MonitorError):  # refused, unless the order was cut off
                 await life.link.start()
             await self._tell("start", record)

@@ -1,4 +1,4 @@
-"""What is kept of a container: one JSON file each, written before anything is done. A newer format is refused."""
+"""What is kept of a container: one JSON file each, written before anything is done."""
 
 from __future__ import annotations
 
@@ -109,18 +109,32 @@ class Records:
         fresh.replace(place / "record.json")
 
     def all(self) -> Iterator[Record]:
-        """Read every record; a newer program's is an error. One that a power loss cut short is removed."""
+        """Read every record. One that a power loss cut short is removed; one that can't be read for another reason (a
+        newer program's, a damaged one) is left out and stays, and the log names its file."""
         for path in self._directory.glob("*/record.json"):
             try:
                 saved = json.loads(path.read_bytes())
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, UnicodeDecodeError):
                 log.warning("the record of the container %s is cut short: it is removed", path.parent.name)
-                rootfs.discard(path.parent)
+                try:
+                    rootfs.discard(path.parent)
+                except OSError as error:
+                    log.error("%s can't be removed: %s", path.parent, error)
                 continue
-            version = saved.pop("version")
-            if version > FORMAT:
-                raise ValueError(f"{path} has format {version}; this program reads up to {FORMAT}.")
-            yield _record(saved)
+            except OSError as error:
+                log.error("%s can't be read, and its container is left out: %s", path, error)
+                continue
+            try:
+                version = saved.pop("version")
+                if version > FORMAT:
+                    raise ValueError(f"it has format {version}, this program reads up to {FORMAT}")
+                yield _record(saved)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                log.error("%s can't be understood, and its container is left out: %s", path, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _record(saved: dict[str, Any]) -> Record:

@@ -64,6 +64,31 @@ def test_what_a_boot_finds_of_the_last_one(tmp_path: Path) -> None:
     assert sorted(path.name[:4] for path in (data / "containers").glob("[!.]*")) == ["bbbb", "dddd", "eeee"]
 
 
+def test_records_that_can_not_be_read_are_named_and_keep_nobody_from_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    ended = saved(data, "aaaa", 1, boot=BOOT)
+    (tmp_path / "run" / "c" / ended.id[:24]).mkdir(parents=True)
+    (tmp_path / "run" / "c" / ended.id[:24] / "exit.json").write_text("{")
+    texts = {"newer": '{"version": 99}', "odd": '{"version": 1}', "list": "[]", "cut": '{"version": 1, "na'}
+    for name, text in texts.items():
+        (data / "containers" / name).mkdir()
+        (data / "containers" / name / "record.json").write_text(text)
+
+    async def boot() -> list[tuple[str, str, int]]:
+        containers = Containers(data, tmp_path / "run", BOOT)
+        await containers.adopt()
+        return [(record.id[:4], record.state, record.code) for record in containers.list()]
+
+    assert asyncio.run(boot()) == [("aaaa", "exited", LOST_CODE)]
+    for name in ("newer", "odd", "list"):
+        path = data / "containers" / name / "record.json"
+        assert path.read_text() == texts[name], "another program may understand it"
+        assert any(str(path) in line for line in caplog.messages)
+    assert not (data / "containers" / "cut").exists()
+
+
 def test_a_units_container_that_was_made_and_never_noted_gives_its_name_back(tmp_path: Path) -> None:
     async def make() -> tuple[str, str, list[str]]:
         containers = Containers(tmp_path / "data", tmp_path / "run", BOOT)
