@@ -241,7 +241,7 @@ class Supervisor:
                 record = UnitRecord(name, place.text, place.epoch, self.site.boot)
                 taken = self._take_in(record)
                 if taken is not None:
-                    await asyncio.to_thread(self.site.records.save, record)
+                    await taken.save()
                     self._retry_refused()
             case Launch(name):
                 if runner is not None:

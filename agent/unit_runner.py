@@ -145,7 +145,7 @@ class UnitRunner:
         """Take note of a newer decision about the same unit."""
         async with self._saving:
             self.record = replace(self.record, epoch=epoch)
-            await self._save()
+            await self.save()
         self._changed(self)
 
     async def adopt(self) -> None:
@@ -183,7 +183,10 @@ class UnitRunner:
     async def remove(self) -> None:
         """Forget a unit at rest: its record and control groups go, its journal stays."""
         await self.close()
-        await asyncio.to_thread(self.site.records.remove, self.name)
+        try:
+            await asyncio.to_thread(self.site.records.remove, self.name)
+        except OSError as error:  # a later fleetd finds it at rest, and wanted by nobody
+            log.error("the record of %s can't be removed: %s", self.name, error)
         await asyncio.to_thread(self._processes.remove_groups)
 
     async def _work(self) -> None:
@@ -229,7 +232,7 @@ class UnitRunner:
                     runs.append((process, self._command(action.phase, action.index)))
             if record != self.record:
                 self.record = record
-                await self._save()
+                await self.save()
         if isinstance(event, life.Exited) and ended:
             self._docker.forget(event.slot)
             await self._processes.forget(event.slot)
@@ -242,7 +245,7 @@ class UnitRunner:
         for action in actions:
             await self._act(action)
 
-    async def _save(self) -> None:
+    async def save(self) -> None:
         """Save the record. A disk that refuses it is no reason to leave the unit alone."""
         self._saving_now = asyncio.create_task(asyncio.to_thread(self.site.records.save, self.record))
         try:
@@ -271,7 +274,7 @@ class UnitRunner:
             if stays:
                 old = self.record.last_container
                 self.record = replace(self.record, last_container=container)
-            await self._save()
+            await self.save()
         if old and await self.site.containers.find(old) is not None:
             await self.site.containers.remove(old, force=False, volumes=True)
 

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"fleetd: {line}", file=sys.stderr)
         return USAGE
     from agent.identity import IdentityError  # what --help and a wrong flag need not wait for
-    from fleetd.bootstrap import RecordError, Twin, forget_pledge
+    from fleetd.bootstrap import ClusterRecordError, Twin, forget_pledge
     from fleetd.registry import RegistryError
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(forget_pledge(config.data_dir / "cluster.json"))
             else:
                 asyncio.run(_until_told(config))
-    except* (AlreadyRunning, RecordError, Twin, IdentityError, RegistryError, OSError) as group:
+    except* (AlreadyRunning, ClusterRecordError, Twin, IdentityError, RegistryError, OSError) as group:
         for line in _sentences(group):
             print(f"fleetd: {line}", file=sys.stderr)
         failed = FAILURE

@@ -29,7 +29,7 @@ RETRY_S = 0.5
 """While a cluster forms others change without telling us, so we ask again this often; never once it is formed."""
 
 
-class RecordError(Exception):
+class ClusterRecordError(Exception):
     """The record can't be used; the text says what to do."""
 
 
@@ -38,7 +38,7 @@ class Twin(Exception):
 
 
 def read_record(path: Path) -> Record:
-    """The record on disk, or a fresh one. Raises RecordError when it is damaged or newer than this program."""
+    """The record on disk, or a fresh one. Raises ClusterRecordError when it is damaged or newer than this program."""
     try:
         text = path.read_text()
     except FileNotFoundError:
@@ -46,14 +46,14 @@ def read_record(path: Path) -> Record:
     try:
         table = json.loads(text)
         if table["version"] > RECORD_VERSION:
-            raise RecordError(
+            raise ClusterRecordError(
                 f"{path} was written by a newer fleetd (version {table['version']}, this one reads {RECORD_VERSION}): "
                 "install the newer one again"
             )
         table["store_endpoints"] = tuple(table["store_endpoints"])
         return Record(**table)
     except (ValueError, KeyError, TypeError) as error:
-        raise RecordError(
+        raise ClusterRecordError(
             f"{path} is damaged ({error}): restore it, or empty the data directory to join anew"
         ) from error
 
@@ -300,10 +300,10 @@ class Bootstrap:
 
 
 def forget_pledge(path: Path) -> str:
-    """For `fleetd forget-pledge`. Raises RecordError once the machine has joined."""
+    """For `fleetd forget-pledge`. Raises ClusterRecordError once the machine has joined."""
     record = read_record(path)
     if record.phase != "fresh":
-        raise RecordError("this machine has joined a cluster: there is no pledge to forget")
+        raise ClusterRecordError("this machine has joined a cluster: there is no pledge to forget")
     if not record.pledged_to:
         return "this machine has given no pledge"
     fresh = dataclasses.replace(record, pledged_to="", pledged_address="")

@@ -322,3 +322,11 @@ async def test_what_runs_with_a_record_that_can_not_be_read_is_left_alone_until_
     assert record.with_name("new.service.unread").read_text() == '{"version": 99}'
     await machine.cluster.place("new.service", text)
     await machine.cluster.until("new.service", lambda s: s is not None and s.main_pid is not None)
+
+
+async def test_a_unit_whose_record_can_not_be_written_runs_all_the_same(machine: Machine) -> None:
+    (machine.root / "data/units/unsaved.service.json.new").mkdir(parents=True)
+    await machine.cluster.place("unsaved.service", "[Service]\nExecStart=/bin/sleep 60\n")
+    await machine.cluster.until("unsaved.service", lambda s: s is not None and s.main_pid is not None)
+    await machine.cluster.take_away("unsaved.service")
+    await machine.cluster.until("unsaved.service", lambda s: s is None)
