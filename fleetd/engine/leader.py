@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 
-from fleetd.engine import history
 from fleetd.engine.brake import HOLD_TTLS, SILENCE_TTLS, Brake
 from fleetd.engine.commit import Deposed, commit
 from fleetd.engine.decisions import Alarm
@@ -136,19 +135,24 @@ class Engine:
                         break
 
     async def _lead(self, term: int) -> None:
-        queue: asyncio.Queue[Listed | Changed] = asyncio.Queue(QUEUE)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._feed(follow(self._client, keys.ROOT), queue))
-            if self._compacts:
-                group.create_task(history.compact(self._client))
-            await self._work(term, queue)
+        written = 0
+        while True:
+            queue: asyncio.Queue[Listed | Changed] = asyncio.Queue(QUEUE)
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(self._feed(follow(self._client, keys.ROOT), queue))
+                written = await self._work(term, queue, written)
+                feeding.cancel()
 
     @staticmethod
     async def _feed(changes: AsyncIterator[Listed | Changed], queue: asyncio.Queue[Listed | Changed]) -> None:
         async for change in changes:
             await queue.put(change)
 
-    async def _work(self, term: int, queue: asyncio.Queue[Listed | Changed]) -> None:
+    async def _work(self, term: int, queue: asyncio.Queue[Listed | Changed], written: int) -> int:
+        """Plan and commit by what the queue brings; `written` is the revision of this term's last transaction. Returns
+        it anew when a listing is older: what was written since is not in it, so planning by it would place a unit a
+        second time. A listing that is asked for after that holds it.
+        """
         planner = Planner(Snapshot(), Brake(LEASE_TTL_S))
         own: set[int] = set()
         while True:
@@ -157,6 +161,8 @@ class Engine:
                 self._heard()
             while change is not None:
                 if isinstance(change, Listed):
+                    if change.revision < written:
+                        return written
                     planner = Planner(Snapshot(), Brake(LEASE_TTL_S))
                     planner.snapshot.load(change.kvs)
                     own.clear()
@@ -168,7 +174,9 @@ class Engine:
                 planner.brake.silence(self._silence)
             self._silence = None if self._silence is None or planner.brake.alarm else self._silence
             groups = planner.plan(now)
-            own.update(await commit(self._client, term, groups))
+            revisions = await commit(self._client, term, groups)
+            own.update(revisions)
+            written = max([written, *revisions])
             self._heard()
             for text in [decision.text for group in groups for decision in group if isinstance(decision, Alarm)]:
                 log.warning("%s", text or "The alarm is over: units of lost machines may move.")

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from fleetd.engine import Engine
+from fleetd.engine import leader as leader_module
 from fleetd.engine.commit import Deposed, commit
 from fleetd.engine.decisions import Explain, Place, Unplace
 from fleetd.registry import Registry, keys
+from fleetd.registry.follow import Changed, Listed, follow, list_prefix
 from fleetd.registry.records import Placed
-from kvstore.client import Client
+from kvstore.client import Client, prefix_end
 from tests.unit.fleetd.world import Member, members, store, until
 
 TEXT = "[Service]\nExecStart=/bin/sleep 1000\n"
@@ -149,4 +151,42 @@ async def test_only_a_booted_machine_counts_what_it_could_not_see_as_a_silence(u
         while not await registry.placements():
             await asyncio.sleep(0.02)
         assert bool(await registry.alarm()) == booted
+    await client.close()
+
+
+async def test_a_listing_older_than_the_last_write_places_nothing_twice(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was compacted is listed again; meanwhile the engine may have written what that listing does not hold."""
+    client = Client([url])
+    registry = Registry(client, "a")
+    placed: list[bytes] = []
+
+    async def placements() -> None:
+        watch = client.watch(keys.PLACEMENTS, range_end=prefix_end(keys.PLACEMENTS), start_revision=1)
+        async with watch:
+            async for batch in watch:
+                placed.extend(event.kv.key for event in batch.events if event.type == "put")
+
+    async def compacted(client: Client, prefix: bytes) -> AsyncIterator[Listed | Changed]:
+        if not placed:
+            listed = await list_prefix(client, prefix)
+            yield Listed(listed.revision, listed.kvs[::-1])
+            await until(lambda: bool(placed))
+            yield listed
+            await until(lambda: len(placed) > 1, 1)
+        async for change in follow(client, prefix):
+            yield change
+
+    monkeypatch.setattr(leader_module, "follow", compacted)
+    watching = asyncio.create_task(placements())
+    async with members(client, "a", "b"):
+        await registry.create_unit("x.service", TEXT, "launched")
+        async with engine(url, "a"):
+            await until(lambda: bool(placed))
+            await registry.create_unit("y.service", TEXT, "launched")
+            await until(lambda: any(key.endswith(b"/y.service") for key in placed))
+            assert len([key for key in placed if key.endswith(b"/x.service")]) == 1
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     await client.close()
