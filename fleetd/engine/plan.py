@@ -67,6 +67,7 @@ class Planner:
         for machine in touched.back:
             self._lost.pop(machine, None)
             self.brake.back(machine)
+            queue |= dict.fromkeys(self.snapshot.by_machine.get(machine, ()))
         for machine in touched.lost:
             if machine in self.snapshot.present:
                 continue
@@ -75,8 +76,14 @@ class Planner:
             self.brake.lost(machine, now, holders)
 
     def _due(self, unit: str, machine: str) -> float:
-        wish = self.snapshot.wishes.get(unit)
-        patience = self.snapshot.spec(wish).patience if wish is not None else 0.0
+        """When a lost machine's unit may move. The machine may run the file that it was given, or already the newest:
+        the more patient one counts."""
+        patience = 0.0
+        if (wish := self.snapshot.wishes.get(unit)) is not None:
+            patience = self.snapshot.spec(wish).patience
+            placed = self.snapshot.placements.get(unit, {}).get(machine)
+            if placed is not None and placed.file != wish.file:
+                patience = max(patience, self.snapshot.spec(replace(wish, file=placed.file)).patience)
         return max(self._lost.get(machine, 0.0) + patience, self.brake.hold_until)
 
     def _overdue(self, now: float, queue: dict[str, None]) -> None:
@@ -117,7 +124,9 @@ class Planner:
         keep = next((m for m in where if self._holds(unit, m, now)), None)
         gone = [self._unplace(unit, m) for m in where if m != keep]
         if keep is not None:
-            return self._group([*gone, *self._place(wish, keep), *self._explain(unit, "")])
+            # A lost machine can't see a new file; what it has been given says how long it is waited for.
+            changed = self._place(wish, keep) if keep in self.snapshot.present else []
+            return self._group([*gone, *changed, *self._explain(unit, "")])
         chosen = choose(self._request(wish), self.snapshot.indices)
         self._leaving.pop(unit, None)
         if isinstance(chosen, Refused):

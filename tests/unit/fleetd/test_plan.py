@@ -167,6 +167,34 @@ def test_patience_of_a_unit(fleet: str, patience: float) -> None:
     assert cluster.where("x.service") != before
 
 
+def test_a_file_that_a_lost_machine_can_t_have_seen_does_not_shorten_its_wait() -> None:
+    cluster = three()
+    cluster.unit("x.service", "StopWhenIsolated=4", service="TimeoutStopSec=10")
+    cluster.plan()
+    before = cluster.where("x.service")
+    cluster.dies(*before)
+    cluster.plan()
+    cluster.unit("x.service")
+    assert cluster.plan(after=1) == []
+    cluster.unit("x.service", "Conflicts=y.service")
+    assert cluster.plan(after=12.9) == []
+    assert len(cluster.plan(after=0.1)) == 2
+    assert cluster.where("x.service") != before
+
+
+def test_a_machine_that_is_back_gets_the_new_file() -> None:
+    cluster = three()
+    cluster.unit("x.service", "RescheduleAfter=60")
+    cluster.plan()
+    (home,) = cluster.where("x.service")
+    cluster.dies(home)
+    cluster.plan()
+    cluster.unit("x.service", "RescheduleAfter=60", "loaded")
+    assert cluster.plan() == []
+    cluster.machine(home, lease=2)
+    assert cluster.plan() == [f"x.service loaded on {home}"]
+
+
 def test_a_machine_back_in_time_keeps_its_unit() -> None:
     cluster = three()
     cluster.unit("x.service", "RescheduleAfter=7")
