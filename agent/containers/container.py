@@ -183,8 +183,7 @@ class Containers:
         return record.pid
 
     async def _launch(self, life: Life) -> Record:
-        life.ended.clear()
-        life.begun.clear()
+        life.next_run()
         record, link = life.record, None
         try:
             record, link = await self._launcher.launch(record, self._image(record.image))
@@ -220,8 +219,7 @@ class Containers:
     async def wait_next(self, container: str) -> int:
         """Wait for the end of its next run."""
         life = self._life(container)
-        life.ended.clear()
-        await life.ended.wait()
+        await (life.ended_next if life.ended.is_set() else life.ended).wait()
         return life.record.code
 
     async def wait_removed(self, container: str) -> int:
@@ -243,8 +241,12 @@ class Containers:
                 await life.ended.wait()
         except TimeoutError:
             await self.signal(container, signals.SIGKILL)
-            async with asyncio.timeout(KILL_TIMEOUT_S):
-                await life.ended.wait()
+            try:
+                async with asyncio.timeout(KILL_TIMEOUT_S):
+                    await life.ended.wait()
+            except TimeoutError as error:
+                reason = f"container {container} did not end within {KILL_TIMEOUT_S:.0f} s of SIGKILL"
+                raise ContainerFailure(reason, 1) from error
 
     async def signal(self, container: str, number: int | None) -> None:
         """Send a signal, or its stop signal for None."""
@@ -272,14 +274,15 @@ class Containers:
                 )
             await self.stop(container, 0)
         async with life.lock:
-            if self._lives.pop(container, None) is None:
+            if container not in self._lives:
                 return
-            place = self._records.place(container)
-            await asyncio.to_thread(rootfs.discard, place)
+            await asyncio.to_thread(rootfs.discard, self._records.place(container))
+            del self._lives[container]
             if volumes or life.record.options.remove:
                 for path in self._launcher.places.volumes.glob(f"{container[:32]}-*"):
                     await asyncio.to_thread(shutil.rmtree, path)
-        life.removed.set()
+        for event in (life.ended, life.ended_next, life.removed):
+            event.set()
         self._sweeping.set()
 
     async def _drop(self, life: Life) -> None:

@@ -32,7 +32,8 @@ def of(error: Exception) -> ContainerFailure:
         return ContainerFailure(f"the kernel refused the container's network: {error.args[-1]}")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return ContainerFailure(f"{where}{error.strerror or error}")
+        reason = error.strerror or str(error) or "it took too long"
+        return ContainerFailure(f"{where}{reason}")
     if not isinstance(error, ValueError):
         log.exception("a container's start failed")
     return ContainerFailure(f"the container can't be started as it is asked for: {error or type(error).__name__}")

@@ -22,13 +22,21 @@ class Life:
     link: Link | None = None
     task: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Its present run did, or its last one."""
+    """Its present run did, or its last one; of one that never ran, its first run."""
+    ended_next: asyncio.Event = field(default_factory=asyncio.Event)
+    """The run after that did."""
     adopted: float = 0.0
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     """Its program runs: a signal before that would end the runtime's own `start`."""
     removed: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: list[asyncio.Future[Attachment]] = field(default_factory=list)
+
+    def next_run(self) -> None:
+        """A run begins: what the last one left is not its own."""
+        if self.ended.is_set():
+            self.ended, self.ended_next = self.ended_next, asyncio.Event()
+        self.begun.clear()
 
 
 @contextlib.contextmanager

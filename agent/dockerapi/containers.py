@@ -55,12 +55,11 @@ class ContainerRoutes:
 
     async def _list(self, request: web.Request) -> web.Response:
         filters = json.loads(request.query.get("filters") or "{}")
-        everything = flag(request, "all") or "status" in filters
+        limit = int(request.query.get("limit") or 0)
+        everything = flag(request, "all") or "status" in filters or limit > 0
         records = [record for record in self._containers.list() if everything or record.state == "running"]
         records = [record for record in records if views.matches(record, filters)]
-        if (limit := int(request.query.get("limit") or 0)) > 0:
-            records = self._containers.list()[:limit]
-        return web.json_response([views.summary(record) for record in records])
+        return web.json_response([views.summary(record) for record in (records[:limit] if limit > 0 else records)])
 
     async def _create(self, request: web.Request) -> web.Response:
         options = options_of(await request.json(), request.query.get("name", ""))

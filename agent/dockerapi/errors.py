@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from agent.containers import failures
 from agent.containers.container import Conflict, NoContainer
 from agent.containers.security import SecurityError
 from agent.docker_steps import ContainerFailure
@@ -43,6 +44,10 @@ async def translate(request: web.Request, handler: Handler) -> web.StreamRespons
         return failure(status, str(error))
     except ConnectionError:
         return web.Response()
+    except OSError as error:  # a TimeoutError is one
+        if request.writer.output_size:
+            raise  # amid a stream: all that can be done is to cut it off
+        return failure(500, str(failures.of(error)))
     except web.HTTPNotFound:
         return failure(404, "page not found")
     except web.HTTPMethodNotAllowed:

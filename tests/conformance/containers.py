@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import io
+import json
 import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -109,3 +112,22 @@ class Machine:
         """Have the image `busybox`."""
         done = self.dock("import", "-", "busybox", given=busybox())
         assert done.returncode == 0, done.stderr
+
+
+class _Unix(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(str(self._path))
+
+
+def ask(machine: Machine, method: str, path: str, body: object = None) -> http.client.HTTPResponse:
+    """A bare request, as any SDK sends it."""
+    connection = _Unix(machine.socket)
+    text = None if body is None else json.dumps(body)
+    connection.request(method, path, text, {"Content-Type": "application/json"})
+    return connection.getresponse()

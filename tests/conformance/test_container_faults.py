@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.containers import Machine, requires
+from tests.conformance.containers import Machine, ask, requires
 
 pytestmark = requires
 
@@ -71,6 +73,42 @@ def test_a_start_that_can_not_be_saved_fails_and_the_next_one_succeeds(machine: 
     place.rmdir()
     assert machine.dock("start", container).returncode == 0
     assert machine.dock("wait", container).stdout == "7\n"
+
+
+def test_a_failing_removal_says_why_and_can_be_tried_again(machine: Machine) -> None:
+    container = machine.dock("create", "--name=kept", "busybox", "true").stdout.strip()
+    place = machine.place / "data" / "containers" / ".removed" / container / "in the way"
+    place.mkdir(parents=True)
+    failed = machine.dock("rm", "kept")
+    assert failed.returncode == 1 and "Directory not empty" in failed.stderr
+    place.rmdir()
+    assert machine.dock("rm", "kept").returncode == 0
+
+
+def test_who_waits_for_a_next_end_does_not_take_the_last_one_from_others(machine: Machine) -> None:
+    script = "test -e /ran && exit 8; touch /ran; echo once; exit 7"
+    machine.dock("run", "--name=twice", "--network=none", "busybox", "sh", "-c", script)
+    following = ask(machine, "POST", "/containers/twice/wait?condition=next-exit")
+    logs = machine.dock("logs", "-f", "twice")
+    assert (logs.returncode, logs.stdout) == (0, "once\n")
+    assert machine.dock("start", "twice").returncode == 0
+    assert json.loads(following.read()) == {"StatusCode": 8}
+
+
+def test_who_waits_for_a_container_that_is_removed_before_it_ran_is_let_go(machine: Machine) -> None:
+    machine.dock("create", "--name=never", "busybox", "true")
+    following = ask(machine, "POST", "/containers/never/wait?condition=next-exit")
+    assert machine.dock("rm", "never").returncode == 0
+    assert json.loads(following.read()) == {"StatusCode": 0}
+
+
+def test_the_last_few_are_counted_after_the_filter(machine: Machine) -> None:
+    for name, label in (("one", "a=1"), ("two", "a=1"), ("three", "a=1"), ("four", "a=2")):
+        machine.dock("create", f"--name={name}", f"--label={label}", "busybox", "true")
+    filters = urllib.parse.quote(json.dumps({"label": ["a=1"]}))
+    found = json.loads(ask(machine, "GET", f"/containers/json?limit=2&filters={filters}").read())
+    assert [item["Names"] for item in found] == [["/three"], ["/two"]]
+    assert len(json.loads(ask(machine, "GET", "/containers/json?limit=5").read())) == 4
 
 
 def test_waiting_ends_though_the_image_is_gone_at_the_next_start(machine: Machine) -> None:

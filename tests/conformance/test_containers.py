@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import http.client
 import io
 import json
 import os
 import pty
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -23,7 +21,7 @@ from typing import Any
 import pytest
 
 from agent import cgroups
-from tests.conformance.containers import Machine, busybox, requires
+from tests.conformance.containers import Machine, ask, busybox, requires
 from tests.lab import until
 
 pytestmark = requires
@@ -49,25 +47,6 @@ def nothing_left(machine: Machine) -> Iterator[None]:
     yield
     if left := machine.dock("ps", "-aq").stdout.split():
         machine.dock("rm", "-f", *left)
-
-
-class _Unix(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=10)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
-        self.sock.connect(str(self._path))
-
-
-def ask(machine: Machine, method: str, path: str, body: object = None) -> http.client.HTTPResponse:
-    """A bare request, as any SDK sends it."""
-    connection = _Unix(machine.socket)
-    text = None if body is None else json.dumps(body)
-    connection.request(method, path, text, {"Content-Type": "application/json"})
-    return connection.getresponse()
 
 
 def inspect(machine: Machine, name: str) -> dict[str, Any]:
