@@ -94,6 +94,9 @@ async def sweep(run_dir: Path, known: Collection[str], unread: Collection[str] =
                 async with asyncio.timeout(SWEEP_TIMEOUT_S):
                     await link.wait()
             await link.forget()
+        except monitors.MonitorSilent as error:
+            log.warning("%s is in no record and is left for now: %s", path.name, error)
+            continue
         except (monitors.MonitorError, TimeoutError) as error:
             log.info("%s: %s", path.name, error)
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)

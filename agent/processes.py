@@ -140,7 +140,7 @@ class Processes:
 
     async def _reconnect(self, record: ProcessRecord) -> monitors.Link | None:
         try:
-            return await monitors.connect(Path(record.run_dir))
+            return await monitors.reconnect(Path(record.run_dir))
         except monitors.MonitorError:
             self._gone(record)
             return None

@@ -68,12 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"fleetd: {line}", file=sys.stderr)
         return USAGE
+    from agent import filelimit
     from agent.identity import IdentityError  # what --help and a wrong flag need not wait for
     from fleetd.bootstrap import ClusterRecordError, Twin, forget_pledge
     from fleetd.registry import RegistryError
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     failed = 0
+    filelimit.raise_limit()
     try:
         with lock(config.data_dir):
             if arguments.command == "forget-pledge":

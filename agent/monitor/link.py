@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
+import logging
 import os
 import shutil
 import signal as signals
@@ -22,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from agent import filelimit
 from agent.monitor.model import (
     Bundle,
     Command,
@@ -32,6 +35,7 @@ from agent.monitor.model import (
     MainPid,
     MonitorError,
     MonitorLost,
+    MonitorSilent,
     MonitorSpec,
     Notify,
     Started,
@@ -51,22 +55,27 @@ __all__ = [
     "MainPid",
     "MonitorError",
     "MonitorLost",
+    "MonitorSilent",
     "MonitorSpec",
     "Notify",
     "Started",
     "Whom",
     "connect",
     "read_exit",
+    "reconnect",
     "spawn",
 ]
 
 PROTOCOL_VERSION = 1
 ANSWER_TIMEOUT_S = 10.0
 SPAWN_TIMEOUT_S = 20.0
+RETRY_S = 1.0
 LINE_LIMIT_BYTES = 1 << 20
 FRAME_LIMIT_BYTES = 1 << 20
 MAX_NOTIFIES_WAITING = 1000
 """More than a consumer leaves unread are dropped: only a payload that floods its socket gets there."""
+
+log = logging.getLogger(__name__)
 
 
 class Attachment:
@@ -209,8 +218,10 @@ class Link:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await self._writer.drain()
                 answer = await answered
-        except (ConnectionError, TimeoutError) as error:
+        except ConnectionError as error:
             raise MonitorLost(f"the monitor of {self.run_dir} did not answer `{op}`: {error}") from error
+        except TimeoutError as error:
+            raise MonitorSilent(f"the monitor of {self.run_dir} did not answer `{op}` in time") from error
         finally:
             del self._waiting[number]
         if not answer["ok"]:
@@ -248,6 +259,7 @@ async def spawn(spec: MonitorSpec) -> Link:
     process = await asyncio.create_subprocess_exec(
         _program(), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
+    filelimit.give_back(process.pid)  # before it has its spec: what it starts inherits it
     try:
         async with asyncio.timeout(SPAWN_TIMEOUT_S):
             _, complaint = await process.communicate(payload)
@@ -276,6 +288,17 @@ async def connect(run_dir: Path) -> Link:
     return link
 
 
+async def reconnect(run_dir: Path) -> Link:
+    """Connect to a monitor of an earlier fleetd, again and again while it is silent: that is no proof of its death.
+    Raises MonitorLost when there is none."""
+    while True:
+        try:
+            return await connect(run_dir)
+        except MonitorSilent as error:
+            log.warning("%s; it is asked again", error)
+        await asyncio.sleep(RETRY_S)
+
+
 def read_exit(run_dir: Path) -> Exited | None:
     """Return the durable exit record in `run_dir`, or None when the payload has not ended there."""
     try:
@@ -296,18 +319,26 @@ async def _open(run_dir: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     try:
         handle = os.open(run_dir, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        raise MonitorLost(f"there is no monitor in {run_dir}: {error.strerror}") from error
+        raise _unreachable(run_dir, error) from error
+    channel: socket.socket | None = None
     try:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         channel.setblocking(False)
-        try:
-            channel.connect(f"/proc/self/fd/{handle}/control")
-            return await asyncio.open_unix_connection(sock=channel, limit=LINE_LIMIT_BYTES)
-        except OSError as error:
+        channel.connect(f"/proc/self/fd/{handle}/control")
+        return await asyncio.open_unix_connection(sock=channel, limit=LINE_LIMIT_BYTES)
+    except OSError as error:
+        if channel is not None:
             channel.close()
-            raise MonitorLost(f"no monitor answers in {run_dir}: {error.strerror}") from error
+        raise _unreachable(run_dir, error) from error
     finally:
         os.close(handle)
+
+
+def _unreachable(run_dir: Path, error: OSError) -> MonitorLost:
+    """Only a missing socket, or one that nobody listens on, says that there is no monitor."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED):
+        return MonitorLost(f"there is no monitor in {run_dir}: {error.strerror}")
+    return MonitorSilent(f"the monitor in {run_dir} can't be reached: {error.strerror}")
 
 
 def _program() -> str:

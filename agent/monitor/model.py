@@ -20,6 +20,10 @@ class MonitorLost(MonitorError):
     """No monitor answers in that run directory, or it went away while it was needed."""
 
 
+class MonitorSilent(MonitorLost):
+    """A monitor may be there, but it did not answer in time, or it could not be asked (too many open files)."""
+
+
 @dataclass(frozen=True)
 class Command:
     """A process to run. The environment is exactly `env` (plus NOTIFY_SOCKET where the spec asks for it)."""

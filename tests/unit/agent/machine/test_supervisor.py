@@ -330,3 +330,28 @@ async def test_a_unit_whose_record_can_not_be_written_runs_all_the_same(machine:
     await machine.cluster.until("unsaved.service", lambda s: s is not None and s.main_pid is not None)
     await machine.cluster.take_away("unsaved.service")
     await machine.cluster.until("unsaved.service", lambda s: s is None)
+
+
+async def test_a_monitor_that_is_slow_to_answer_does_not_cost_its_unit(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await machine.cluster.place("slow.service", "[Service]\nExecStart=/bin/sleep 60\n")
+    before = await machine.cluster.until("slow.service", lambda s: s is not None and s.main_pid is not None)
+    await machine.kill()
+    monitors = Cgroup("slow.service/monitor", root=machine.cgroups).procs()
+    for pid in monitors:
+        os.kill(pid, signal.SIGSTOP)
+    machine.cluster.reports.clear()
+    monkeypatch.setattr("agent.monitor.link.ANSWER_TIMEOUT_S", 0.2)
+    await machine.start()
+    async with asyncio.timeout(10):
+        while "it is asked again" not in caplog.text:
+            await asyncio.sleep(0.02)
+    monkeypatch.undo()
+    for pid in monitors:
+        os.kill(pid, signal.SIGCONT)
+    after = await machine.cluster.until_sub("slow.service", "running")
+    assert before is not None and after.main_pid == before.main_pid and alive(after.main_pid)
+    await machine.cluster.take_away("slow.service")
+    await machine.cluster.until("slow.service", lambda s: s is None)
+    assert not alive(after.main_pid)

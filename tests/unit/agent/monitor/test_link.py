@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import filelimit
 from agent.monitor import logfile
 from agent.monitor.link import (
     Command,
@@ -22,6 +24,7 @@ from agent.monitor.link import (
     MainPid,
     MonitorError,
     MonitorLost,
+    MonitorSilent,
     MonitorSpec,
     Notify,
     Started,
@@ -383,3 +386,34 @@ async def test_following_a_log_across_rotation(tmp_path: Path, links: list[Link]
     middle = logfile.Cursor.parse(str(entries[99].after))
     assert [entry.text for entry in logfile.read(tmp_path / "log", middle)] == [entry.text for entry in entries[100:]]
     assert all(one.time_ns <= two.time_ns for one, two in itertools.pairwise(entries))
+
+
+async def test_want_of_file_handles_is_not_the_death_of_a_monitor(tmp_path: Path, links: list[Link]) -> None:
+    link = await spawn(shell(tmp_path, "sleep 60"))
+    links.append(link)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/dev/null", os.O_RDONLY)
+    try:
+        for spare in (0, 1):  # with one left, the run directory can be opened, and no socket made
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, hard))
+            os.close(free)
+            with pytest.raises(MonitorSilent):
+                await connect(tmp_path / "run")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert os.open("/dev/null", os.O_RDONLY) == free
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(free)
+    await (await connect(tmp_path / "run")).close()
+
+
+async def test_a_raised_file_limit_is_not_the_payload_s(tmp_path: Path, links: list[Link]) -> None:
+    soft, hard = filelimit.INHERITED
+    try:
+        filelimit.raise_limit()
+        link = await spawn(shell(tmp_path, "ulimit -Sn; ulimit -Hn"))
+        links.append(link)
+        await link.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert texts(tmp_path) == ["unlimited" if it == resource.RLIM_INFINITY else str(it) for it in (soft, hard)]
