@@ -12,7 +12,7 @@ from fleetd.engine.brake import Brake
 from fleetd.engine.decisions import Alarm, Answer, Decision, Explain, Group, Place, Unplace
 from fleetd.engine.snapshot import Snapshot
 from fleetd.registry.records import Placed, Wish
-from fleetd.scheduler.choose import Refused, Request, choose, everywhere
+from fleetd.scheduler.choose import Refused, Request, choose, everywhere, suits
 
 
 class Planner:
@@ -109,11 +109,18 @@ class Planner:
             return False
         return machine in self.snapshot.present or self._due(unit, machine) > now
 
+    def _suits(self, request: Request, machine: str) -> bool:
+        """Whether a placement is as its file, which may be new, and the machine's metadata, which may have changed, ask
+        for. A lost machine is no better known than it was."""
+        return machine not in self.snapshot.present or suits(request, self.snapshot.indices, machine)
+
     def _decide(self, unit: str, now: float) -> list[Group]:
         wish = self.snapshot.wishes.get(unit)
         where = list(self.snapshot.placements.get(unit, ()))
         if wish is None or wish.desired == "inactive":
             self._globals.pop(unit, None)
+            if where:
+                self._touch_followers(unit)
             return self._group([*(self._unplace(unit, m) for m in where), *self._explain(unit, "")])
         spec = self.snapshot.spec(wish)
         if spec.error:
@@ -121,20 +128,21 @@ class Planner:
         if spec.fleet.global_:
             return self._decide_global(wish, now)
         self._globals.pop(unit, None)
-        keep = next((m for m in where if self._holds(unit, m, now)), None)
+        request = self._request(wish)
+        keep = next((m for m in where if self._holds(unit, m, now) and self._suits(request, m)), None)
         gone = [self._unplace(unit, m) for m in where if m != keep]
         if keep is not None:
             # A lost machine can't see a new file; what it has been given says how long it is waited for.
             changed = self._place(wish, keep) if keep in self.snapshot.present else []
             return self._group([*gone, *changed, *self._explain(unit, "")])
-        chosen = choose(self._request(wish), self.snapshot.indices)
+        chosen = choose(request, self.snapshot.indices)
         self._leaving.pop(unit, None)
+        if gone or not isinstance(chosen, Refused):
+            self._touch_followers(unit)
         if isinstance(chosen, Refused):
             return self._group([*gone, *self._explain(unit, chosen.reason)])
         placed = self._place(wish, chosen)
         self._evict(wish, chosen)
-        for follower in self._followers.pop(unit, ()):
-            self.snapshot.touched.units[follower] = None
         return self._group([*gone, *placed, *self._explain(unit, "")])
 
     def _decide_global(self, wish: Wish, now: float) -> list[Group]:
@@ -142,13 +150,20 @@ class Planner:
         self._globals[unit] = None
         wanted = everywhere(self._request(wish), self.snapshot.indices)
         where = list(self.snapshot.placements.get(unit, ()))
-        room = self.snapshot.touched.room
-        groups: list[Group] = [
-            (self._unplace(unit, m),) for m in where if m not in wanted and not self._holds(unit, m, now)
-        ]
-        self.snapshot.touched.room = room
+        there = set(wanted)
+        groups: list[Group] = []
+        for machine in where:
+            if machine in self.snapshot.present and machine not in there:
+                groups.append((self._unplace(unit, machine),))
+            elif machine not in there and not self._holds(unit, machine, now):
+                room = self.snapshot.touched.room
+                groups.append((self._unplace(unit, machine),))
+                self.snapshot.touched.room = room
+        self._leaving.pop(unit, None)
         for machine in wanted:
             groups.extend(self._group(self._place(wish, machine)))
+        if groups:
+            self._touch_followers(unit)
         if wanted:
             return [*groups, *self._group(self._explain(unit, ""))]
         reason = "No machine satisfies what this Global unit asks for."
@@ -159,9 +174,13 @@ class Planner:
         peers: dict[str, set[str]] = {}
         for peer in fleet.machine_of:
             peers[peer] = {m for m in self.snapshot.placements.get(peer, ()) if m in self.snapshot.present}
-            if not peers[peer]:
-                self._followers.setdefault(peer, set()).add(wish.name)
+            self._followers.setdefault(peer, set()).add(wish.name)
         return Request(wish.name, fleet, peers, avoid=self._leaving.get(wish.name, ""))
+
+    def _touch_followers(self, unit: str) -> None:
+        """A unit has come, moved or gone: those that name it in MachineOf= are to be looked at."""
+        for follower in self._followers.pop(unit, ()):
+            self.snapshot.touched.units[follower] = None
 
     def _evict(self, wish: Wish, machine: str) -> None:
         """Make the units leave that this one Replaces."""
@@ -174,7 +193,8 @@ class Planner:
                 self.snapshot.touched.units[other] = None
 
     def _answer(self, machine: str) -> Group | None:
-        """Answer a returning machine: what it still runs it keeps, unless a replacement runs already."""
+        """Answer a returning machine: what it still runs it keeps, unless a replacement runs already or the
+        machine is no longer what the unit asks for."""
         question = self.snapshot.returns[machine]
         presence = self.snapshot.present.get(machine)
         if presence is None or presence.lease != question.lease or question.asking is None:
@@ -183,6 +203,8 @@ class Planner:
         for unit in question.asking:
             wish = self.snapshot.wishes.get(unit)
             if wish is None or wish.desired == "inactive" or self.snapshot.spec(wish).fleet.global_:
+                continue
+            if not self._suits(self._request(wish), machine):
                 continue
             others = [m for m in self.snapshot.placements.get(unit, ()) if m != machine]
             if any(unit in self.snapshot.running.get(m, ()) for m in others):

@@ -121,9 +121,11 @@ class Snapshot:
                 case "presence", (machine,):
                     self._came(Presence.read(machine, kv.key, kv.value, kv.lease))
                 case "machines", (machine,):
-                    self.machines[machine] = Machine.read(machine, kv.key, kv.value)
-                    if machine in self.present:
+                    before = self.machines.get(machine)
+                    known = self.machines[machine] = Machine.read(machine, kv.key, kv.value)
+                    if machine in self.present and (before is None or before.metadata != known.metadata):
                         self._node(machine)
+                        self.touched.units |= dict.fromkeys(self.by_machine.get(machine, ()))
                 case "returns", (machine,):
                     self.returns[machine] = Return.read(machine, kv.key, kv.value)
                 case "reasons", (unit,):

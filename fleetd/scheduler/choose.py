@@ -105,10 +105,26 @@ def choose(request: Request, indices: Indices) -> str | Refused:
     return best.id if best is not None else _refusal(indices.nodes.values(), chain)
 
 
+def suits(request: Request, indices: Indices, machine: str, chain: Iterable[Constraint] | None = None) -> bool:
+    """Whether a machine that lives satisfies the constraints, be the unit on it or not: its own presence does not
+    count. `chain` are the request's constraints, for who asks of many machines."""
+    node = indices.nodes[machine]
+    if feasible(node, constraints(request, indices) if chain is None else chain):
+        return True
+    own = node.units.get(request.unit)
+    if own is None:
+        return False
+    indices.remove_unit(machine, request.unit)
+    try:
+        return feasible(node, constraints(request, indices))
+    finally:
+        indices.add_unit(machine, request.unit, own)
+
+
 def everywhere(request: Request, indices: Indices) -> list[str]:
     """The machines that a Global unit runs on: all that satisfy its constraints. Its own presence does not count."""
     chain = constraints(request, indices)
-    return [node.id for node in indices.nodes.values() if request.unit in node.units or feasible(node, chain)]
+    return [machine for machine in list(indices.nodes) if suits(request, indices, machine, chain)]
 
 
 def _named(request: Request, indices: Indices) -> list[Node] | None:

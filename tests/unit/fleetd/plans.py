@@ -80,3 +80,12 @@ class Cluster:
     def where(self, unit: str) -> list[str]:
         """The machines that a unit is placed on."""
         return sorted(self.snapshot.placements.get(unit, ()))
+
+
+def three(metadata: bool = True) -> Cluster:
+    """Machines a, b and c, of which the first has another disk than the others."""
+    cluster = Cluster()
+    for index, name in enumerate(("a", "b", "c")):
+        cluster.machine(name, {"disk": "ssd" if index else "hdd"} if metadata else {})
+    cluster.plan()
+    return cluster

@@ -15,15 +15,7 @@ from fleetd.registry.records import Placed
 from fleetd.scheduler.choose import Refused, Request, choose
 from fleetd.scheduler.globs import GlobIndex
 from fleetd.scheduler.indices import Indices
-from tests.unit.fleetd.plans import Cluster
-
-
-def three(metadata: bool = True) -> Cluster:
-    cluster = Cluster()
-    for index, name in enumerate(("a", "b", "c")):
-        cluster.machine(name, {"disk": "ssd" if index else "hdd"} if metadata else {})
-    cluster.plan()
-    return cluster
+from tests.unit.fleetd.plans import Cluster, three
 
 
 def test_a_wish_is_placed_and_followed() -> None:
