@@ -17,13 +17,22 @@ from agent.cgroups import CgroupError
 from agent.containers import failures, rootfs, security
 from agent.containers.image_settings import record_of
 from agent.containers.launch import Launcher, Places
-from agent.containers.life import Life, logged
+from agent.containers.life import Conflict, Life, NoContainer, logged
 from agent.containers.naming import NAME, new_name
 from agent.containers.records import Record, Records, goes, left_over, registered
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.images.store import Image, ImageError, Images
 from agent.interfaces import ContainerRecord
-from agent.monitor.link import Attachment, Exited, MonitorError, MonitorLost, connect, read_exit
+from agent.monitor.link import (
+    Attachment,
+    Exited,
+    MonitorError,
+    MonitorLost,
+    MonitorSilent,
+    connect,
+    read_exit,
+    reconnect,
+)
 from agent.monitor.model import Started
 from agent.network.bridge import Bridge
 from agent.units.errors import BadValue
@@ -38,14 +47,6 @@ REMOVE_GRACE_S = 10.0
 Report = Callable[[Sequence[ContainerRecord], Sequence[str]], Awaitable[None]]
 
 log = logging.getLogger(__name__)
-
-
-class NoContainer(ContainerFailure):
-    """There is none of that name."""
-
-
-class Conflict(ContainerFailure):
-    """A name is taken, or a container is in another state."""
 
 
 class Containers:
@@ -86,12 +87,10 @@ class Containers:
                 if record.boot != self._boot:
                     raise MonitorLost("the machine was started again")
                 life.link = await connect(run)
+            except MonitorSilent:
+                pass  # it is taken to run; `_go_on` asks again
             except MonitorError:
-                end = None
-                with logged(record, "can't tell its end"):
-                    end = read_exit(run) if record.boot == self._boot else None
-                await self._ended(life, end)
-                self._removing(life)
+                await self._found_ended(life, run)
                 continue
             if record.address:
                 with logged(record, "can't publish its ports again"):
@@ -100,10 +99,26 @@ class Containers:
                     addresses.take(record.address)
                     network.ports.keep(record.ports)
                     await asyncio.to_thread(network.publish, record.address, record.ports)
-            with contextlib.suppress(MonitorError):  # refused, unless the order was cut off
-                await life.link.start()
             await self._tell("start", record)
-            life.task = asyncio.create_task(self._watch(life), name=f"container {record.name}")
+            life.task = asyncio.create_task(self._go_on(life, run), name=f"container {record.name}")
+
+    async def _found_ended(self, life: Life, run: Path) -> None:
+        end = None
+        with logged(life.record, "can't tell its end"):
+            end = read_exit(run) if life.record.boot == self._boot else None
+        await self._ended(life, end)
+        self._removing(life)
+
+    async def _go_on(self, life: Life, run: Path) -> None:
+        """Watch a container that an earlier fleetd started, as soon as its monitor answers."""
+        try:
+            life.link = life.link or await reconnect(run)
+        except MonitorError:
+            await self._found_ended(life, run)
+            return
+        with contextlib.suppress(MonitorError):  # refused, unless the order was cut off
+            await life.link.start()
+        await self._watch(life)
 
     async def run(self) -> None:
         """Delete what was removed, until cancelled; then let go: containers live on."""

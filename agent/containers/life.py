@@ -9,9 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from agent.containers.records import Record
+from agent.docker_steps import ContainerFailure
 from agent.monitor.link import Attachment, Link
 
 log = logging.getLogger(__name__)
+
+
+class NoContainer(ContainerFailure):
+    """There is none of that name."""
+
+
+class Conflict(ContainerFailure):
+    """A name is taken, or a container is in another state."""
 
 
 @dataclass

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agent.containers.container import Containers, NoContainer
+from agent.containers.container import Containers
+from agent.containers.life import NoContainer
 from agent.containers.records import Record
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.dockerapi import hijack, views

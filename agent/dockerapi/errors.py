@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from agent.containers import failures
-from agent.containers.container import Conflict, NoContainer
+from agent.containers.life import Conflict, NoContainer
 from agent.containers.security import SecurityError
 from agent.docker_steps import ContainerFailure
 from agent.images.archive import ArchiveError

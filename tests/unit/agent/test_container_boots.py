@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.containers.container import LOST_CODE, Conflict, Containers
+from agent.containers.container import LOST_CODE, Containers
+from agent.containers.life import Conflict
 from agent.containers.records import Record, Records
 from agent.docker_steps import UnitContainer
 from agent.units.docker_line import ContainerOptions
@@ -105,3 +107,24 @@ def test_a_units_container_that_was_made_and_never_noted_gives_its_name_back(tmp
 
     first, second, left = asyncio.run(make())
     assert second != first and left == [second]
+
+
+def test_a_monitor_that_does_not_answer_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.monitor.link.ANSWER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("agent.monitor.link.RETRY_S", 0.1)
+    record = saved(tmp_path / "data", "aaaa", 1, boot=BOOT)
+    run = tmp_path / "run" / "c" / record.id[:24]
+    run.mkdir(parents=True)
+
+    async def boot() -> tuple[str, str, int]:
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(run / "control"))
+            silent.listen()
+            containers = Containers(tmp_path / "data", tmp_path / "run", BOOT)
+            await containers.adopt()
+            meanwhile = containers.get(record.id).state
+        async with asyncio.timeout(10):
+            code = await containers.wait(record.id)
+        return meanwhile, containers.get(record.id).state, code
+
+    assert asyncio.run(boot()) == ("running", "exited", LOST_CODE)
