@@ -117,6 +117,8 @@ class DockerSteps:
         self._keep = keep
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._containers: dict[int, str] = {}
+        self._held: dict[int, list[int | None]] = {}
+        """Signals for containers that are being started, which could not have them yet."""
 
     @property
     def busy(self) -> bool:
@@ -171,7 +173,7 @@ class DockerSteps:
                 case "stop":
                     await self._runner.stop(container, step.timeout)
                 case "kill":
-                    await self._runner.signal(container, _signal(step.signal or "KILL"))
+                    await self._runner.signal(container, _number(step.signal or "KILL"))
                 case _:
                     await self._runner.remove(container, force=step.force, volumes=step.volumes)
         return code
@@ -212,12 +214,19 @@ class DockerSteps:
             self._tell(life.Resumed(slot, boot_seconds()))
         self._containers[slot] = container
         pid = 0
+        held: list[int | None] = []
         if due:
-            pid = await self._runner.start(container)
+            self._held[slot] = held
+            try:
+                pid = await self._runner.start(container)
+            finally:
+                del self._held[slot]
+        if pid and foreground:
+            self._tell(life.Started(slot, pid, boot_seconds()))
+        for number in held:
+            await self._signal(container, number)
         if not foreground:
             return 0
-        if pid:
-            self._tell(life.Started(slot, pid, boot_seconds()))
         return await self._runner.wait(container)
 
     async def _outside_timeout(self, slot: int, image: str, policy: str) -> None:
@@ -237,11 +246,17 @@ class DockerSteps:
             task.cancel()
             self._tell(life.Exited(slot, boot_seconds(), signal=number or 15), "", ended=True)
             return True
+        if slot in self._held:
+            self._held[slot].append(number)
+        else:
+            await self._signal(container, number)
+        return True
+
+    async def _signal(self, container: str, number: int | None) -> None:
         try:
             await self._runner.signal(container, number)
         except ContainerFailure as error:
             log.info("%s: %s", self.unit, error)
-        return True
 
     def slots(self) -> tuple[int, ...]:
         """Slots that are under way."""
@@ -258,7 +273,7 @@ class DockerSteps:
             await asyncio.wait(self._tasks.values())
 
 
-def _signal(name: str) -> int:
+def _number(name: str) -> int:
     try:
         return signal(name)
     except BadValue as error:

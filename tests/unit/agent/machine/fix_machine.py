@@ -92,6 +92,8 @@ class PlayedContainers:
         """What the next `create` meets."""
         self.pull = asyncio.Event()
         self.pull.set()
+        self.launch = asyncio.Event()
+        self.launch.set()
 
     async def fetch(self, image: str, policy: str) -> None:
         self.asked.append(f"fetch {image} {policy}")
@@ -113,6 +115,7 @@ class PlayedContainers:
 
     async def start(self, container: str) -> int:
         self.asked.append(f"start {container}")
+        await self.launch.wait()
         self.ends[container] = asyncio.get_running_loop().create_future()
         return os.getpid()
 
@@ -131,6 +134,8 @@ class PlayedContainers:
         self.end(container, 143)
 
     async def signal(self, container: str, number: int | None) -> None:
+        if container not in self.ends:
+            raise ContainerFailure(f"Container {container} is not running")
         self.asked.append(f"signal {container} {number}")
         self.end(container, 128 + (number or 15))
 

@@ -166,3 +166,14 @@ async def test_a_flag_may_have_its_value_from_a_variable(machine: Machine) -> No
     await machine.cluster.place("m.service", text.replace("64m", "lots"))
     state = await machine.cluster.until_sub("m.service", "failed")
     assert state.exit_status == 125 and "'lots' is not a size" in state.why
+
+
+async def test_a_stop_while_a_container_is_launched_is_not_lost(machine: Machine) -> None:
+    machine.containers.launch.clear()
+    await machine.cluster.place("l.service", HELLO)
+    await asked(machine, "start c1")
+    await machine.cluster.place("l.service", HELLO, "loaded")
+    await machine.cluster.until_sub("l.service", "stop-sigterm")
+    machine.containers.launch.set()
+    state = await machine.cluster.until_sub("l.service", "dead")
+    assert state.result == "success" and "signal c1 None" in machine.containers.asked
