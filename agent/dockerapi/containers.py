@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from agent.monitor.link import Attachment
 from agent.units.values import signal
 
 READ_BYTES = 1 << 16
+READ_RECORDS = 256
+"""Of a log at once; the monitor cuts a record at 16 KiB."""
 
 
 class ContainerRoutes:
@@ -159,30 +162,38 @@ class ContainerRoutes:
         await response.prepare(request)
         stamped = flag(request, "timestamps")
         since, until = _moment(request, "since"), _moment(request, "until")
-        async for entry in self._entries(record, request):
-            if until and entry.time_ns > until:
+        async for entries in self._entries(record, request):
+            pieces = []
+            for entry in entries:
+                if entry.stream not in wanted or entry.time_ns < since or (until and entry.time_ns > until):
+                    continue
+                text = entry.text + (b"" if entry.partial else b"\r\n" if tty else b"\n")
+                if stamped:
+                    text = _stamp(entry.time_ns) + b" " + text
+                pieces.append(text if tty else hijack.frame(entry.stream, text))
+            if pieces:
+                await response.write(b"".join(pieces))
+            if until and entries[-1].time_ns > until:
                 break
-            if entry.stream not in wanted or entry.time_ns < since:
-                continue
-            text = entry.text + (b"" if entry.partial else b"\r\n" if tty else b"\n")
-            if stamped:
-                text = _stamp(entry.time_ns) + b" " + text
-            await response.write(text if tty else hijack.frame(entry.stream, text))
         return response
 
-    async def _entries(self, record: Record, request: web.Request) -> AsyncIterator[logfile.LogEntry]:
+    async def _entries(self, record: Record, request: web.Request) -> AsyncIterator[list[logfile.LogEntry]]:
         place = Path(record.log_dir)
         tail = request.query.get("tail", "all")
         if not await asyncio.to_thread(place.is_dir):
             return
-        entries = logfile.tail(place, int(tail)) if tail.isdigit() else list(logfile.read(place))
-        for entry in entries:
-            yield entry
+        cursor: logfile.Cursor | None = None
+        if tail.isdigit():
+            last = await asyncio.to_thread(logfile.tail, place, max(int(tail), 1))
+            cursor = last[-1].after if last else None
+            if last and int(tail):
+                yield last
+        else:
+            async for entries in _read(place, None):
+                cursor = entries[-1].after
+                yield entries
         if not flag(request, "follow"):
             return
-        cursor = entries[-1].after if entries else None
-        if cursor is None and tail == "0":
-            cursor = next((entry.after for entry in reversed(list(logfile.read(place)))), None)
         following = logfile.follow(place, cursor)
         ended = asyncio.ensure_future(self._containers.wait(record.id))
         try:
@@ -194,12 +205,18 @@ class ContainerRoutes:
                     break
                 entry = step.result()
                 cursor = entry.after
-                yield entry
-            if await asyncio.to_thread(place.is_dir):
-                for entry in logfile.read(place, cursor):
-                    yield entry
+                yield [entry]
+            async for entries in _read(place, cursor):
+                yield entries
         finally:
             ended.cancel()
+
+
+async def _read(place: Path, cursor: logfile.Cursor | None) -> AsyncIterator[list[logfile.LogEntry]]:
+    """What is in a log, a few records at a time: a long one neither holds up the others nor fills the memory."""
+    entries = logfile.read(place, cursor)
+    while few := await asyncio.to_thread(lambda: list(itertools.islice(entries, READ_RECORDS))):
+        yield few
 
 
 async def _pump(

@@ -1,8 +1,12 @@
-"""Containers whose start fails or whose end meets a fault: everybody who waits is told. Real runc, real errors."""
+"""Faults around containers: a failed start or an end that meets an error is told to everybody who waits, a long log fits.
+
+Real runc, real errors.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +16,7 @@ import pytest
 from tests.conformance.containers import Machine, ask, requires
 
 pytestmark = requires
+RECORD_BYTES, RECORDS = 16_000, 4_000
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +33,12 @@ def nothing_left(machine: Machine) -> Iterator[None]:
     yield
     if left := machine.dock("ps", "-aq").stdout.split():
         machine.dock("rm", "-f", *left)
+
+
+def peak_bytes(machine: Machine) -> int:
+    """The most memory that the API's process ever had."""
+    text = Path(f"/proc/{machine.process.pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("VmHWM:"))
 
 
 def in_the_way(machine: Machine, container: str) -> Path:
@@ -109,6 +120,27 @@ def test_the_last_few_are_counted_after_the_filter(machine: Machine) -> None:
     found = json.loads(ask(machine, "GET", f"/containers/json?limit=2&filters={filters}").read())
     assert [item["Names"] for item in found] == [["/three"], ["/two"]]
     assert len(json.loads(ask(machine, "GET", "/containers/json?limit=5").read())) == 4
+
+
+def test_a_long_log_takes_little_memory(machine: Machine) -> None:
+    container = machine.dock("create", "--name=long", "busybox", "true").stdout.strip()
+    place = machine.place / "data" / "containers" / container / "log"
+    place.mkdir(exist_ok=True)
+    line = b"2026-01-01T00:00:00.000000000Z stdout F " + b"x" * RECORD_BYTES + b"\n"
+    (place / "log.1").write_bytes(line * RECORDS)
+    before = peak_bytes(machine)
+    stream, longest, length = ask(machine, "GET", "/containers/long/logs?stdout=1"), 0.0, 0
+    while piece := stream.read(4 << 20):
+        length += len(piece)
+        asked = time.monotonic()
+        assert ask(machine, "GET", "/_ping").read() == b"OK"
+        longest = max(longest, time.monotonic() - asked)
+    assert length == RECORDS * (8 + RECORD_BYTES + 1)
+    print(f"the longest ping meanwhile took {longest * 1000:.0f} ms")
+    assert peak_bytes(machine) - before < 32 << 20
+    last = ask(machine, "GET", "/containers/long/logs?stdout=1&tail=2").read()
+    assert len(last) == 2 * (8 + RECORD_BYTES + 1)
+    assert ask(machine, "GET", "/containers/long/logs?stdout=1&tail=0").read() == b""
 
 
 def test_waiting_ends_though_the_image_is_gone_at_the_next_start(machine: Machine) -> None:
