@@ -1,4 +1,4 @@
-"""Faults around containers: a failed start or an end that meets an error is told to everybody who waits, a long log fits.
+"""Faults around containers: who waits is told of a failed start and of an end that meets an error; a long log fits.
 
 Real runc, real errors.
 """
