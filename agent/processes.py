@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import signal as signals
 import time
@@ -142,7 +143,7 @@ class Processes:
         try:
             return await monitors.reconnect(Path(record.run_dir))
         except monitors.MonitorError:
-            self._gone(record)
+            await self._gone(record)
             return None
 
     def _under_way(self, slot: int) -> None:
@@ -160,7 +161,7 @@ class Processes:
         for started in list(self._starting.values()):
             await started.wait()
 
-    def _gone(self, record: ProcessRecord) -> None:
+    async def _gone(self, record: ProcessRecord) -> None:
         """The monitor is not there: its record has the last word, else its payload is ended and it counts as lost."""
         self._under_way(record.slot)
         try:
@@ -171,8 +172,11 @@ class Processes:
         if exited is not None:
             self._exited(record.slot, exited)
             return
-        with contextlib.suppress(CgroupError):
-            self.cgroup.child("payload" if record.phase == "start" else "control").kill()
+        try:
+            group = self.cgroup.child("payload" if record.phase == "start" else "control")
+            await asyncio.to_thread(group.kill)
+        except CgroupError as error:
+            log.error("%s: %s", self.unit, error)
         reason = f"The monitor of {self.unit} is gone; what it watched over was killed."
         self._tell(life.Exited(record.slot, boot_seconds(), lost=True), reason, ended=True)
 
@@ -194,7 +198,7 @@ class Processes:
                 case monitors.Exited():
                     self._exited(slot, event)
                     return
-        self._gone(record)
+        await self._gone(record)
 
     def _exited(self, slot: int, event: monitors.Exited) -> None:
         at = boot_seconds(event.at)
@@ -238,8 +242,10 @@ class Processes:
                 group.signal(number)
 
     def empty(self) -> bool:
-        """Whether no process of the unit is left."""
-        return not any(self.cgroup.child(name).procs() for name in ("payload", "control"))
+        """Whether no process of the unit is left. One is found in the first hierarchy; only the last look, that finds
+        none, goes through all."""
+        places = zip(self.cgroup.child("payload").paths(), self.cgroup.child("control").paths(), strict=True)
+        return not any(_occupied(place) for pair in places for place in pair)
 
     def remove_groups(self) -> None:
         """Remove the unit's control groups when nothing lives in them."""
@@ -256,6 +262,15 @@ class Processes:
         for link in self._links.values():
             await link.close()
         self._links.clear()
+
+
+def _occupied(group: Path) -> bool:
+    """Whether a process is in a directory of control groups, or below."""
+    for directory, _, _ in os.walk(group):
+        with contextlib.suppress(OSError):
+            if Path(directory, "cgroup.procs").read_text():
+                return True
+    return False
 
 
 def _notified(slot: int, text: str, now: float) -> life.Notified:

@@ -355,3 +355,20 @@ async def test_a_monitor_that_is_slow_to_answer_does_not_cost_its_unit(
     await machine.cluster.take_away("slow.service")
     await machine.cluster.until("slow.service", lambda s: s is None)
     assert not alive(after.main_pid)
+
+
+async def test_ending_what_a_lost_monitor_left_does_not_hold_the_others_up(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await machine.cluster.place("held.service", "[Service]\nExecStart=/bin/sleep 60\n")
+    await machine.cluster.until("held.service", lambda s: s is not None and s.main_pid is not None)
+    monkeypatch.setattr("agent.cgroups.KILL_PAUSE_S", 2.0)  # as long as a process that dies slowly would take
+    for pid in Cgroup("held.service/monitor", root=machine.cgroups).procs():
+        os.kill(pid, signal.SIGKILL)
+    ended = asyncio.create_task(machine.cluster.until_sub("held.service", "failed"))
+    longest = 0.0
+    while not ended.done():
+        begin = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.02)
+        longest = max(longest, asyncio.get_running_loop().time() - begin)
+    assert (await ended).result == "monitor-lost" and longest < 1.5
