@@ -45,7 +45,7 @@ GETS = (
     Cell("get, linearizable", ("get",), 64),
     Cell("get, serializable", ("get", "--serializable"), 64),
 )
-WATCHES = (Cell(f"watch, {WATCHERS} watchers", ("watch", "--watchers", str(WATCHERS)), 4, events=True),)
+WATCHES = (Cell(f"watch, {WATCHERS} watchers", ("watch", "--watchers", str(WATCHERS)), 64, events=True),)
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ class Cluster:
 
     def load(self, cell: Cell, *length: str) -> Sample:
         """Run the load generator on this cluster. Raises BenchError."""
-        count = len(self.ports) // 2
-        endpoints = ",".join(f"127.0.0.1:{port}" for port in self.ports[:count])
+        # The leader comes first, so that one client speaks to it, whoever is measured.
+        ports = sorted(self.ports[: len(self.ports) // 2], key=lambda port: not _leads(f"http://127.0.0.1:{port}"))
+        endpoints = ",".join(f"127.0.0.1:{port}" for port in ports)
         connections = str(min(cell.clients, CONNECTIONS))
         words = [*cell.words, "--clients", str(cell.clients), "--connections", connections, *length]
         before = [member.cpu_s() for member in self.members]
@@ -120,12 +121,20 @@ class Cluster:
 
 
 def _healthy(url: str) -> bool:
+    return b'"health":"true"' in _fetch(f"{url}/health")
+
+
+def _leads(url: str) -> bool:
+    return b"\netcd_server_is_leader 1\n" in _fetch(f"{url}/metrics")
+
+
+def _fetch(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=2) as answer:
             body: bytes = answer.read()
     except OSError:
-        return False
-    return b'"health":"true"' in body
+        return b""
+    return body
 
 
 @contextmanager
