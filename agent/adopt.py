@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from agent.units.names import Host
 from agent.units.spec import parse_unit
 
 SWEEP_TIMEOUT_S = 5.0
+LOOK_S = 2.0
+"""How often is looked whether a unit without a readable record still runs."""
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +56,30 @@ def find(site: Site) -> Findings:
     unread = {}
     for unit, complaint in complaints.items():
         log.error("%s", complaint)
-        if Cgroup(unit, layout=site.layout, root=site.cgroup_root).procs():
+        if _processes(site, unit):
             unread[unit] = f"What it runs is left alone until it is stopped, since its record is lost: {complaint}"
         else:
             site.records.set_aside(unit)
     return replace(sort_records(found, site.boot), unread=unread)
+
+
+def _processes(site: Site, unit: str) -> frozenset[int]:
+    """Those that a unit runs, without their monitors."""
+    group = Cgroup(unit, layout=site.layout, root=site.cgroup_root)
+    return group.child("payload").procs() | group.child("control").procs()
+
+
+async def lives(site: Site, unit: str) -> bool:
+    """Whether a unit runs anything."""
+    return bool(await asyncio.to_thread(_processes, site, unit))
+
+
+async def watch(site: Site, unread: Collection[str], ended: Callable[[], None]) -> None:
+    """Call `ended` as long as one of these runs nothing any more; return when there are none."""
+    while unread:
+        await asyncio.sleep(LOOK_S)
+        if not all([await lives(site, unit) for unit in tuple(unread)]):
+            ended()
 
 
 async def end(site: Site, unit: str) -> bool:

@@ -98,6 +98,7 @@ class Supervisor:
                 group.create_task(self._follow_placements(), name="placements")
                 group.create_task(self._turn(), name="supervisor")
                 group.create_task(self._guard.run(), name="isolation")
+                group.create_task(adopt.watch(self.site, self._unread, self._look_again), name="unread")
         finally:
             await asyncio.gather(*(runner.close() for runner in self._runners.values()))
 
@@ -163,8 +164,7 @@ class Supervisor:
             return None
         runner = UnitRunner(self.site, record, unit, self._changed)
         place = self._wanted.get(record.unit)
-        tried = record.state.next_slot > 1
-        runner.desired_launched = tried and place is not None and place.desired == "launched"
+        runner.desired_launched = record.state.next_slot > 1 and place is not None and place.desired == "launched"
         self._runners[record.unit] = runner
         self._order = None
         self._mark(record.unit)
@@ -197,6 +197,10 @@ class Supervisor:
             self._stale = True
         self._mark(runner.name)
 
+    def _look_again(self) -> None:
+        self._stale = True
+        self._wake.set()
+
     def _mark(self, name: str) -> None:
         self._dirty.add(name)
         self._wake.set()
@@ -220,8 +224,8 @@ class Supervisor:
             await self._carry_out(step)
 
     async def _end_unread(self, name: str, place: Placement | None) -> bool:
-        """Leave alone what runs without a readable record as long as it is wanted; True when it is no more."""
-        if place is not None and place.desired == "launched":
+        """Leave alone what runs without a readable record as long as it does and is wanted; True when it is over."""
+        if place is not None and place.desired == "launched" and await adopt.lives(self.site, name):
             if place.epoch != self._bad[name].epoch:
                 self._bad[name] = replace(self._bad[name], epoch=place.epoch)
                 self._mark(name)
@@ -337,8 +341,7 @@ class Supervisor:
             del self._jobs[job.unit]
             self._begun.discard(job.unit)
             if runner.leaving:
-                self._stale = True
-                self._wake.set()
+                self._look_again()
         return over
 
     async def _report(self) -> None:

@@ -372,3 +372,20 @@ async def test_ending_what_a_lost_monitor_left_does_not_hold_the_others_up(
         await asyncio.sleep(0.02)
         longest = max(longest, asyncio.get_running_loop().time() - begin)
     assert (await ended).result == "monitor-lost" and longest < 1.5
+
+
+async def test_what_ran_with_a_record_that_can_not_be_read_starts_anew_when_it_ended(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.adopt.LOOK_S", 0.1)
+    await machine.cluster.place("odd.service", "[Service]\nExecStart=/bin/sleep 60\n")
+    before = await machine.cluster.until("odd.service", lambda s: s is not None and s.main_pid is not None)
+    await machine.kill()
+    (machine.root / "data/units/odd.service.json").write_text("{")
+    machine.cluster.reports.clear()
+    await machine.start()
+    await machine.cluster.until("odd.service", lambda s: s is not None and s.load == "error")
+    assert before is not None and before.main_pid is not None
+    os.kill(before.main_pid, signal.SIGKILL)
+    after = await machine.cluster.until("odd.service", lambda s: s is not None and s.main_pid is not None)
+    assert after is not None and (after.load, after.sub) == ("loaded", "running")
