@@ -31,6 +31,8 @@ EMPTY_POLL_S = 0.03
 """How often a unit that is being ended is looked at; v1 groups tell nobody when they are empty."""
 QUEUE_LIMIT = 1000
 """A service's status texts beyond this many waiting events are dropped; nothing else is."""
+SAVE_AGAIN_S = 10.0
+"""How long after the disk refused a record it is tried again."""
 RETRY_S = 1.0
 """How long after an error the unit's timer fires at the earliest, so that a lasting one is no busy loop."""
 
@@ -81,6 +83,7 @@ class UnitRunner:
         self._emptying: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()
         self._saving_now: asyncio.Task[None] | None = None
+        self._saving_again: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name=f"unit {unit.name}")
 
     @property
@@ -173,7 +176,7 @@ class UnitRunner:
         """Stop driving it. Its processes, containers and monitors go on; a later fleetd finds them."""
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [self._worker, *([self._emptying] if self._emptying else [])]
+        tasks = [task for task in (self._worker, self._emptying, self._saving_again) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.wait([*tasks, *([self._saving_now] if self._saving_now else [])])
@@ -246,12 +249,21 @@ class UnitRunner:
             await self._act(action)
 
     async def save(self) -> None:
-        """Save the record. A disk that refuses it is no reason to leave the unit alone."""
+        """Save the record. A disk that refuses it is no reason to leave the unit alone; it is tried again later, since
+        the next fleetd would end what is in no record."""
         self._saving_now = asyncio.create_task(asyncio.to_thread(self.site.records.save, self.record))
         try:
             await asyncio.shield(self._saving_now)
         except RecordError as error:
             log.error("%s goes on unsaved: %s", self.name, error)
+            if self._saving_again is None:
+                self._saving_again = asyncio.create_task(self._save_again(), name=f"{self.name} unsaved")
+
+    async def _save_again(self) -> None:
+        await asyncio.sleep(SAVE_AGAIN_S)
+        async with self._saving:
+            self._saving_again = None
+            await self.save()
 
     def _new_process(self, action: life.Run) -> ProcessRecord:
         used = frozenset(process.log_dir for process in self.record.processes)

@@ -324,10 +324,20 @@ async def test_what_runs_with_a_record_that_can_not_be_read_is_left_alone_until_
     await machine.cluster.until("new.service", lambda s: s is not None and s.main_pid is not None)
 
 
-async def test_a_unit_whose_record_can_not_be_written_runs_all_the_same(machine: Machine) -> None:
-    (machine.root / "data/units/unsaved.service.json.new").mkdir(parents=True)
+async def test_a_unit_whose_record_can_not_be_written_runs_all_the_same_and_is_saved_later(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.unit_runner.SAVE_AGAIN_S", 0.1)
+    record = machine.root / "data/units/unsaved.service.json"
+    record.with_name(record.name + ".new").mkdir(parents=True)  # in the way, as a full disk is
     await machine.cluster.place("unsaved.service", "[Service]\nExecStart=/bin/sleep 60\n")
     await machine.cluster.until("unsaved.service", lambda s: s is not None and s.main_pid is not None)
+    assert not record.exists()
+    record.with_name(record.name + ".new").rmdir()
+    async with asyncio.timeout(10):
+        while not record.exists():
+            await asyncio.sleep(0.02)
+    assert json.loads(record.read_bytes())["state"]["sub"] == "running"
     await machine.cluster.take_away("unsaved.service")
     await machine.cluster.until("unsaved.service", lambda s: s is None)
 
