@@ -1,23 +1,27 @@
-//! Raft-rs behind our own rules: messages in, work out. The only file that names the library; no sockets, clocks or disks.
+//! Raft-rs behind our own rules: messages in, work out. The only module that names the library; no sockets, clocks or disks.
 //!
 //! Order that the caller keeps: take `ready()`, hand `append` to the disk, send `messages`, apply `committed` and say
 //! so with `applied`; when the disk reports a number, `on_persisted`. Messages that must wait for the disk are held here.
 
+mod convert;
+mod handover;
 mod storage;
 mod types;
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType};
+use raft::eraftpb::{self, MessageType};
 use raft::{Config, RawNode, SnapshotStatus, StateRole};
 use raft_prost::Message as _;
 
-use crate::log::{ConfState, Entry, HardState, SnapshotMeta};
+use crate::log::{ConfState, Entry, HardState};
 use crate::reads::Reads;
+pub use convert::{announced_snapshot, restamp_snapshot};
+use convert::{committed, conf_change, dropped, outgoing, role};
+use handover::MAX_PARKED;
+use storage::{from_raft, snapshot_meta, Log};
 pub use types::*;
-
-use storage::{from_raft, snapshot_meta, snapshot_of, Log};
 
 /// Largest run of entries in one message.
 const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
@@ -27,9 +31,6 @@ const MAX_INFLIGHT: usize = 256;
 const MAX_UNCOMMITTED_BYTES: u64 = 64 * 1024 * 1024;
 /// Committed entries handed out at once.
 const MAX_COMMITTED_BYTES: u64 = 4 * 1024 * 1024;
-
-/// Proposals kept while leadership is handed over.
-const MAX_PARKED: usize = 4096;
 
 struct Held {
     number: u64,
@@ -160,41 +161,6 @@ impl Consensus {
             .register(token)
             .then_some(())
             .ok_or(Refused::TooMany)
-    }
-
-    pub fn transfer_leader(&mut self, to: u64) {
-        self.node.transfer_leader(to);
-    }
-
-    /// Hands the proposals that were parked to whoever leads now; they are given up when nobody does for too long,
-    /// since their clients don't wait for ever.
-    fn unpark(&mut self) {
-        let raft = &self.node.raft;
-        if self.parked_ticks > 2 * self.election_ticks {
-            self.parked.clear();
-        }
-        if self.parked.is_empty()
-            || raft.lead_transferee.is_some()
-            || raft.leader_id == raft::INVALID_ID
-        {
-            return;
-        }
-        for mut message in std::mem::take(&mut self.parked) {
-            // As one of our own: raft ignores what was said in an earlier term.
-            (message.term, message.from) = (0, self.node.raft.id);
-            // One that is dropped all the same is lost, as on a network.
-            let _ = self.node.step(message);
-        }
-    }
-
-    /// The voter to hand leadership to: of those heard of lately, the one that has the most of the log.
-    pub fn successor(&self) -> Option<u64> {
-        let status = self.status();
-        let others = status
-            .progress
-            .iter()
-            .filter(|p| p.id != status.id && !p.learner && p.recent_active);
-        others.max_by_key(|p| p.matched).map(|p| p.id)
     }
 
     pub fn campaign(&mut self) -> Result<(), Refused> {
@@ -427,86 +393,6 @@ impl Consensus {
             self.node.raft.set_randomized_election_timeout(ticks);
         }
     }
-}
-
-/// Gives a snapshot message the position of the state that goes with it, which may be ahead of what the leader meant.
-pub fn restamp_snapshot(message: &[u8], meta: &SnapshotMeta) -> Result<Bytes, Refused> {
-    let mut message =
-        eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
-    message.snapshot = Some(snapshot_of(meta));
-    Ok(message.encode_to_vec().into())
-}
-
-/// The position that a snapshot message announces.
-pub fn announced_snapshot(message: &[u8]) -> Result<Option<SnapshotMeta>, Refused> {
-    let message =
-        eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
-    Ok(message.snapshot.as_ref().map(snapshot_meta))
-}
-
-fn dropped(error: raft::Error) -> Refused {
-    match error {
-        raft::Error::ProposalDropped => Refused::TooMany,
-        other => other.into(),
-    }
-}
-
-fn role(state: StateRole) -> Role {
-    match state {
-        StateRole::Follower => Role::Follower,
-        StateRole::PreCandidate => Role::PreCandidate,
-        StateRole::Candidate => Role::Candidate,
-        StateRole::Leader => Role::Leader,
-    }
-}
-
-fn outgoing(message: eraftpb::Message) -> Outgoing {
-    let snapshot = (message.msg_type() == MessageType::MsgSnapshot)
-        .then(|| message.snapshot.as_ref().map(snapshot_meta))
-        .flatten();
-    let once = matches!(
-        message.msg_type(),
-        MessageType::MsgPropose | MessageType::MsgReadIndex
-    );
-    Outgoing {
-        to: message.to,
-        bytes: message.encode_to_vec().into(),
-        snapshot,
-        once,
-    }
-}
-
-fn committed(entry: eraftpb::Entry) -> Option<Committed> {
-    let body = match entry.entry_type() {
-        EntryType::EntryNormal if entry.data.is_empty() => Body::Empty,
-        EntryType::EntryNormal => Body::Normal(entry.data.into()),
-        _ => Body::ConfChange(
-            eraftpb::ConfChange::decode(entry.data.as_slice())
-                .ok()?
-                .context
-                .into(),
-        ),
-    };
-    Some(Committed {
-        index: entry.index,
-        term: entry.term,
-        body,
-    })
-}
-
-fn conf_change(change: RaftChange, context: Bytes) -> eraftpb::ConfChange {
-    let (kind, node_id) = match change {
-        RaftChange::AddVoter(id) => (ConfChangeType::AddNode, id),
-        RaftChange::AddLearner(id) => (ConfChangeType::AddLearnerNode, id),
-        RaftChange::Remove(id) => (ConfChangeType::RemoveNode, id),
-    };
-    let mut out = eraftpb::ConfChange {
-        node_id,
-        context: context.into(),
-        ..Default::default()
-    };
-    out.set_change_type(kind);
-    out
 }
 
 #[cfg(test)]

@@ -1,0 +1,43 @@
+//! Leadership on its way to another member.
+
+use super::Consensus;
+
+/// Proposals kept while leadership is handed over.
+pub(super) const MAX_PARKED: usize = 4096;
+
+impl Consensus {
+    pub fn transfer_leader(&mut self, to: u64) {
+        self.node.transfer_leader(to);
+    }
+
+    /// Hands the proposals that were parked to whoever leads now; they are given up when nobody does for too long,
+    /// since their clients don't wait for ever.
+    pub(super) fn unpark(&mut self) {
+        let raft = &self.node.raft;
+        if self.parked_ticks > 2 * self.election_ticks {
+            self.parked.clear();
+        }
+        if self.parked.is_empty()
+            || raft.lead_transferee.is_some()
+            || raft.leader_id == raft::INVALID_ID
+        {
+            return;
+        }
+        for mut message in std::mem::take(&mut self.parked) {
+            // As one of our own: raft ignores what was said in an earlier term.
+            (message.term, message.from) = (0, self.node.raft.id);
+            // One that is dropped all the same is lost, as on a network.
+            let _ = self.node.step(message);
+        }
+    }
+
+    /// The voter to hand leadership to: of those heard of lately, the one that has the most of the log.
+    pub fn successor(&self) -> Option<u64> {
+        let status = self.status();
+        let others = status
+            .progress
+            .iter()
+            .filter(|p| p.id != status.id && !p.learner && p.recent_active);
+        others.max_by_key(|p| p.matched).map(|p| p.id)
+    }
+}
