@@ -34,13 +34,15 @@ class Changed:
     events: tuple[Event, ...]
 
 
-async def list_prefix(client: Client, prefix: bytes, *, end: bytes = b"", revision: int = 0) -> Listed:
+async def list_prefix(
+    client: Client, prefix: bytes, *, end: bytes = b"", revision: int = 0, keys_only: bool = False
+) -> Listed:
     """Read a prefix, or the keys from it to before `end`, in pages, all at one revision."""
     end = end or prefix_end(prefix)
     kvs: list[KeyValue] = []
     start = prefix
     while True:
-        page = await client.get(start, range_end=end, limit=PAGE, revision=revision)
+        page = await client.get(start, range_end=end, limit=PAGE, revision=revision, keys_only=keys_only)
         revision = revision or page.header.revision
         kvs.extend(page.kvs)
         if not page.more or not page.kvs:

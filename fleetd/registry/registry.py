@@ -5,7 +5,7 @@ reports goes through `reports`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.interfaces import UnitState
@@ -13,10 +13,12 @@ from fleetd.registry import keys, records
 from fleetd.registry.follow import list_prefix
 from fleetd.registry.records import Desired, Machine, Placed, Presence, Wish
 from kvstore.client import Client
-from kvstore.model import Compare, Op
+from kvstore.model import Compare, KeyValue, Op, RangeResult
 
 FILES_KEPT = 1024
 """Unit files that are kept in memory."""
+BATCH = 128
+"""Operations in one transaction; etcd's own limit."""
 ATTEMPTS = 16
 """How often a change that lost a race against another one is tried again."""
 
@@ -118,6 +120,28 @@ class Registry:
         for kv in listed.kvs:
             machine, unit = keys.split(kv.key)[1]
             found.append(Placed.read(machine, unit, kv.key, kv.value, kv.mod_revision))
+        return found
+
+    async def machine_ids(self) -> list[str]:
+        """The ids of every machine that was ever registered, in order."""
+        listed = await list_prefix(self.client, keys.MACHINES, keys_only=True)
+        return [keys.split(kv.key)[1][0] for kv in listed.kvs]
+
+    async def placements_of(self, unit: str) -> list[Placed]:
+        """Where one unit is placed, by machine; other units' placements are not read."""
+        found = []
+        for kv in await self._get_each([keys.placement(machine, unit) for machine in await self.machine_ids()]):
+            found.append(Placed.read(keys.split(kv.key)[1][0], unit, kv.key, kv.value, kv.mod_revision))
+        return found
+
+    async def _get_each(self, wanted: Sequence[bytes]) -> list[KeyValue]:
+        """Those of these keys that are there, in order."""
+        found: list[KeyValue] = []
+        for start in range(0, len(wanted), BATCH):
+            done = await self.client.txn([], [Op.get(key) for key in wanted[start : start + BATCH]])
+            for answer in done.responses:
+                if isinstance(answer, RangeResult):
+                    found.extend(answer.kvs)
         return found
 
     async def states(self, machine: str | None = None) -> list[PlacedState]:
