@@ -58,8 +58,7 @@ class Containers:
         places = Places(data_dir / "containers", data_dir / "volumes", run_dir / "c", run_dir / "runtime")
         places.run.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._launcher = Launcher(places, Bridge())
-        self._boot = boot
-        self._report = report
+        self._boot, self._report = boot, report
         self._lives: dict[str, Life] = {}
         self._sweeping = asyncio.Event()
 
@@ -99,7 +98,7 @@ class Containers:
                     addresses.take(record.address)
                     network.ports.keep(record.ports)
                     await asyncio.to_thread(network.publish, record.address, record.ports)
-            await self._tell("start", record)
+            await self._tell(record, runs=True)
             life.task = asyncio.create_task(self._go_on(life, run), name=f"container {record.name}")
 
     async def _found_ended(self, life: Life, run: Path) -> None:
@@ -157,12 +156,15 @@ class Containers:
                     " You have to remove (or rename) that container to be able to reuse that name."
                 )
         record = record_of(wanted, self._image(options.image), name, self._boot, self._records.place)
+        life = self._lives[record.id] = Life(record)  # before anything is awaited: its name is taken
         try:
             self._launcher.check(record)
-            self._records.save(record)
+            async with life.lock:
+                await asyncio.to_thread(self._records.save, record)
         except (CgroupError, OSError) as error:
+            del self._lives[record.id]
+            await asyncio.to_thread(shutil.rmtree, self._records.place(record.id), ignore_errors=True)
             raise failures.of(error) from error
-        self._lives[record.id] = Life(record)
         return record.id
 
     async def find(self, name: str) -> str | None:
@@ -194,7 +196,7 @@ class Containers:
             if life.record.options.remove and not life.record.unit:
                 await self.remove(container, force=True, volumes=True)
             raise
-        await self._tell("start", record)
+        await self._tell(record, runs=True)
         return record.pid
 
     async def _launch(self, life: Life) -> Record:
@@ -208,7 +210,7 @@ class Containers:
                 if not future.done():
                     future.set_result(await link.attach())
             life.waiting.clear()
-            self._records.save(record)
+            await asyncio.to_thread(self._records.save, record)
             life.record = record
             await link.start()
         except Exception as error:  # of whatever kind: who waits for its end must not wait for ever
@@ -216,7 +218,7 @@ class Containers:
             if link is not None:
                 with logged(record, "can't clear away"):
                     await self._launcher.undo(record, link)
-            self._give_up(life, str(failure), failure.code)
+            await self._give_up(life, str(failure), failure.code)
             raise failure from error
         life.task = asyncio.create_task(self._watch(life), name=f"container {record.name}")
         return record
@@ -324,11 +326,9 @@ class Containers:
     async def _watch(self, life: Life) -> None:
         assert life.link is not None
         end: Exited | None = None
-        try:
+        with logged(life.record, "its monitor is lost"):
             end = await life.link.wait(lambda event: life.begun.set() if isinstance(event, Started) else None)
             await life.link.forget()
-        except MonitorError as error:
-            log.error("container %s: %s", life.record.name, error)
         await self._ended(life, end)
         if goes(life.record):
             await self._remove(life)
@@ -358,19 +358,20 @@ class Containers:
             oom_killed = await asyncio.to_thread(self._launcher.oom_killed, life.record)
         with logged(life.record, "can't clear away"):
             await self._launcher.clear(life.record)
-        life.record = replace(
-            life.record, state="exited", code=code, error=reason, finished=at, pid=0, oom_killed=oom_killed
-        )
-        life.link = None
-        life.begun.set()
-        with logged(life.record, "can't save its end"):  # the monitor's record of it stays
-            self._records.save(life.record)
-        life.ended.set()
+        async with life.lock:  # no next start may save its own before this is
+            ended = replace(life.record, state="exited", code=code, error=reason, finished=at, pid=0)
+            life.record = replace(ended, oom_killed=oom_killed)
+            life.link = None
+            life.begun.set()
+            with logged(life.record, "can't save its end"):  # the monitor's record of it stays
+                if life.record.id in self._lives:
+                    await asyncio.to_thread(self._records.save, life.record)
+            life.ended.set()
         if not any(other.record.state == "running" or other.lock.locked() for other in self._lives.values()):
             self._launcher.clear_top()
-        await self._tell("die", life.record)
+        await self._tell(life.record, runs=False)
 
-    def _give_up(self, life: Life, reason: str, code: int) -> None:
+    async def _give_up(self, life: Life, reason: str, code: int) -> None:
         for future in life.waiting:
             if not future.done():
                 future.set_exception(ContainerFailure(reason, code))
@@ -378,14 +379,13 @@ class Containers:
         life.link = None
         life.record = replace(life.record, state="created", code=code, error=reason)
         with logged(life.record, "can't save its failure"):
-            self._records.save(life.record)
+            await asyncio.to_thread(self._records.save, life.record)
         life.ended.set()
 
-    async def _tell(self, action: str, record: Record) -> None:
-        if self._report is not None and action == "start":
-            await self._report([registered(record)], [])
-        elif self._report is not None and action == "die":
-            await self._report([], [record.id])
+    async def _tell(self, record: Record, *, runs: bool) -> None:
+        with logged(record, "can't be reported"):
+            if self._report is not None:
+                await (self._report([registered(record)], []) if runs else self._report([], [record.id]))
 
     def _life(self, container: str) -> Life:
         if (life := self._lives.get(container)) is None:

@@ -6,6 +6,7 @@ Real runc, real errors.
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.containers import Machine, ask, requires
+from tests.lab import until
 
 pytestmark = requires
 RECORD_BYTES, RECORDS = 16_000, 4_000
@@ -120,6 +122,19 @@ def test_the_last_few_are_counted_after_the_filter(machine: Machine) -> None:
     found = json.loads(ask(machine, "GET", f"/containers/json?limit=2&filters={filters}").read())
     assert [item["Names"] for item in found] == [["/three"], ["/two"]]
     assert len(json.loads(ask(machine, "GET", "/containers/json?limit=5").read())) == 4
+
+
+def test_a_slow_disk_holds_up_nobody_else(machine: Machine) -> None:
+    container = machine.dock("run", "-d", "--network=none", "busybox", "sleep", "300").stdout.strip()
+    place = machine.place / "data" / "containers" / container / "record.new"
+    os.mkfifo(place)  # who opens it to write waits for a reader
+    waiting = ask(machine, "POST", f"/containers/{container}/wait")
+    assert machine.dock("kill", container).returncode == 0
+    until("its end", lambda: (machine.place / "run" / "c" / container[:24] / "exit.json").exists(), 10)
+    until("it is over", lambda: "Exited (137)" in machine.dock("ps", "-a").stdout, 10)
+    with place.open():
+        assert json.loads(waiting.read()) == {"StatusCode": 137}
+    place.unlink()
 
 
 def test_a_long_log_takes_little_memory(machine: Machine) -> None:
