@@ -16,7 +16,7 @@ from agent.units.verify import verify
 from fleetd.api.errors import ApiError
 from fleetd.api.paging import page
 from fleetd.model import UnitEntity, UnitOption, UnitRequest, UnitsRequest, UnitStateEntity
-from fleetd.registry import Registry
+from fleetd.registry import Registry, keys
 from fleetd.registry.many import Missing, Wanted, write_many
 from fleetd.registry.records import Desired, Placed, Wish
 from fleetd.registry.registry import PlacedState
@@ -24,8 +24,8 @@ from fleetd.registry.registry import PlacedState
 Body = TypeVar("Body", bound=BaseModel)
 Accepts = Callable[[], Awaitable[str]]
 
-TEXT_LIMIT = 1_400_000
-"""Bytes of a unit file; with its record around it it must fit the store's 1.5 MiB."""
+RECORD_LIMIT = 1_400_000
+"""Bytes of a unit file as the store keeps it, where some characters take up to six; a request holds 1.5 MiB."""
 
 
 def unit_hash(text: str) -> str:
@@ -182,14 +182,14 @@ class UnitRoutes:
 
     @staticmethod
     def _verify(name: str, text: str) -> None:
-        if len(text.encode()) > TEXT_LIMIT:
-            raise ApiError(400, f"{name}: the file is larger than {TEXT_LIMIT} bytes")
         try:
             verify(name, text)
         except UnitFileError as error:
             raise ApiError(400, str(error), line=error.line, column=error.column) from error
         except UnitError as error:
             raise ApiError(400, str(error)) from error
+        if (size := len(keys.encode(text=text))) > RECORD_LIMIT:
+            raise ApiError(400, f"{name}: the file takes {size} bytes in the store; the limit is {RECORD_LIMIT}")
 
     async def delete_unit(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

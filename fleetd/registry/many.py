@@ -13,7 +13,7 @@ from kvstore.model import Compare, Op
 BATCH_UNITS = 64
 """Two puts a unit, of the 128 operations in a transaction that etcd allows."""
 BATCH_BYTES = 1_000_000
-"""Of files in a transaction; one that is larger goes alone."""
+"""Of files' records in a transaction; one that is larger goes alone."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,17 @@ def batches(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
     """Cut into what fits a transaction; a text counts once."""
     batch: list[Wanted] = []
     texts: set[str] = set()
+    size = 0
     for item in wanted:
-        grown = texts | ({item.text} if item.text is not None else set())
-        if batch and (len(batch) == BATCH_UNITS or sum(map(len, grown)) > BATCH_BYTES):
+        more = 0 if item.text is None or item.text in texts else len(keys.encode(text=item.text))
+        if batch and (len(batch) == BATCH_UNITS or size + more > BATCH_BYTES):
             yield batch
-            batch, grown = [], grown - texts
+            batch, texts, size = [], set(), 0
+            more = 0 if item.text is None else len(keys.encode(text=item.text))
         batch.append(item)
-        texts = grown
+        if item.text is not None:
+            texts.add(item.text)
+        size += more
     if batch:
         yield batch
 

@@ -96,6 +96,20 @@ async def test_bad_requests(tmp_path: Path, body: Any, status: int, words: str) 
         assert words in text
 
 
+async def test_a_file_that_grows_too_large_as_a_record_is_refused_by_its_bytes(tmp_path: Path) -> None:
+    async with served(tmp_path) as (api, _, _):
+        body = {"desiredState": "inactive", "text": TEXT + "#" + "\x01" * 300_000 + "\n"}
+        status, words = await refused(api, "PUT", "/fleet/v1/units/x.service", body)
+        assert status == 400
+        assert "the limit is 1400000" in words
+        many = [
+            {"name": f"u{i}.service", "desiredState": "inactive", "text": f"{TEXT}#{i}" + "\n" * 450_000}
+            for i in range(2)
+        ]
+        await ask(api, "POST", "/fleetd/v1/units", {"units": many})
+        assert (await ask(api, "GET", "/fleetd/v1/names"))["names"] == [item["name"] for item in many]
+
+
 async def test_lists_come_in_pages(tmp_path: Path) -> None:
     async with served(tmp_path) as (api, registry, _):
         names = [f"u{i:03}.service" for i in range(230)]
