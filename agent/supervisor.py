@@ -115,13 +115,6 @@ class Supervisor:
         runner = self._runners.get(name)
         return runner.unit if runner is not None else None
 
-    def reload(self, name: str) -> bool:
-        """Run ExecReload= of a unit; False when it is not here."""
-        runner = self._runners.get(name)
-        if runner is not None:
-            runner.feed(life.Reload(boot_seconds()))
-        return runner is not None
-
     async def _adopt(self) -> None:
         site = self.site
         findings = await asyncio.to_thread(adopt.find, site)
