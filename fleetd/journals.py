@@ -64,7 +64,7 @@ class Journals:
     async def anywhere(self, unit: str, lines: int, follows: bool) -> AsyncIterator[Mapping[str, Any]]:
         """The lines of a unit wherever it runs, each with its machine."""
         if not follows:
-            machine = self._choose(placed.machine for placed in await self._registry.placements_of(unit))
+            machine = self._choose(placed.machine for placed in await self._registry.placements_of([unit]))
             if machine is None:
                 return
             try:

@@ -15,13 +15,17 @@ PAGE_SIZE = 100
 T = TypeVar("T")
 
 
+def after(request: web.Request) -> str:
+    """The last entity of the page before, '' for the first page."""
+    if len(request.query.getall("nextPageToken", [])) > 1:
+        raise ApiError(400, "invalid value of nextPageToken query parameter")
+    return _read(request.query.get("nextPageToken", ""))
+
+
 def page(request: web.Request, items: Sequence[T], key: Callable[[T], str]) -> tuple[list[T], dict[str, str]]:
     """One page of items, which must be sorted by key, and the field that names the next one."""
-    for name in request.query:
-        if name == "nextPageToken" and len(request.query.getall(name)) > 1:
-            raise ApiError(400, "invalid value of nextPageToken query parameter")
-    after = _read(request.query.get("nextPageToken", ""))
-    rest = [item for item in items if not after or key(item) > after]
+    last = after(request)
+    rest = [item for item in items if not last or key(item) > last]
     chosen = rest[:PAGE_SIZE]
     if len(rest) <= PAGE_SIZE:
         return chosen, {}

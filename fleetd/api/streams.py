@@ -75,6 +75,7 @@ class StreamRoutes:
             if isinstance(change, Changed):
                 for item in change.events:
                     value = item.kv.value if item.type == "put" else None
+                    (seen.discard if value is None else seen.add)(item.kv.key)
                     event = event_of(item.kv.key, value, item.kv.mod_revision)
                     if event is not None and selected(event):
                         yield event
@@ -97,8 +98,8 @@ class StreamRoutes:
         wish = await self._registry.unit(name)
         if wish is None:
             raise ApiError(404, f"unit {name} does not exist")
-        placed = [item.machine for item in await self._registry.placements() if item.unit == name]
-        states = [item for item in await self._registry.states() if item.state.unit == name]
+        placed = [item.machine for item in await self._registry.placements_of([name])]
+        states = await self._registry.states_of([name])
         return web.json_response(
             {
                 "name": name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from aiohttp import web
@@ -14,7 +14,7 @@ from agent.units.errors import UnitError, UnitFileError
 from agent.units.parse import parse_text
 from agent.units.verify import verify
 from fleetd.api.errors import ApiError
-from fleetd.api.paging import page
+from fleetd.api.paging import PAGE_SIZE, after, page
 from fleetd.model import UnitEntity, UnitOption, UnitRequest, UnitsRequest, UnitStateEntity
 from fleetd.registry import Registry, keys
 from fleetd.registry.many import Missing, Wanted, write_many
@@ -79,12 +79,13 @@ class UnitRoutes:
             web.post("/fleetd/v1/units", self.post_units),
         ]
 
-    async def _entities(self, wishes: Iterable[Wish]) -> list[UnitEntity]:
+    async def _entities(self, wishes: Sequence[Wish]) -> list[UnitEntity]:
+        names = {wish.name for wish in wishes}
         placed: dict[str, list[Placed]] = {}
-        for item in await self._registry.placements():
+        for item in await self._registry.placements_of(names):
             placed.setdefault(item.unit, []).append(item)
         states: dict[str, dict[str, PlacedState]] = {}
-        for found in await self._registry.states():
+        for found in await self._registry.states_of(names):
             states.setdefault(found.state.unit, {})[found.machine] = found
         entities = []
         for wish in wishes:
@@ -103,7 +104,8 @@ class UnitRoutes:
         return entities
 
     async def list_units(self, request: web.Request) -> web.Response:
-        wishes, more = page(request, await self._registry.units(), lambda wish: wish.name)
+        found = await self._registry.units_after(after(request), PAGE_SIZE + 1)
+        wishes, more = page(request, found, lambda wish: wish.name)
         entities = await self._entities(wishes)
         return web.json_response({"units": [e.model_dump(by_alias=True) for e in entities], **more})
 
@@ -199,8 +201,13 @@ class UnitRoutes:
 
     async def list_states(self, request: web.Request) -> web.Response:
         machine, unit = request.query.get("machineID"), request.query.get("unitName")
-        placed = {(item.machine, item.unit): item.file for item in await self._registry.placements()}
-        found = [item for item in await self._registry.states(machine) if unit in (None, item.state.unit)]
+        if unit is not None:
+            places = await self._registry.placements_of([unit])
+            found = [item for item in await self._registry.states_of([unit]) if machine in (None, item.machine)]
+        else:
+            places = await self._registry.placements(machine)
+            found = await self._registry.states(machine)
+        placed = {(item.machine, item.unit): item.file for item in places}
         found = [item for item in found if (item.machine, item.state.unit) in placed]
         found.sort(key=_state_key)
         chosen, more = page(request, found, _state_key)

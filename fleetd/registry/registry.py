@@ -5,20 +5,22 @@ reports goes through `reports`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.interfaces import UnitState
 from fleetd.registry import keys, records
 from fleetd.registry.follow import list_prefix
 from fleetd.registry.records import Desired, Machine, Placed, Presence, Wish
-from kvstore.client import Client
+from kvstore.client import Client, prefix_end
 from kvstore.model import Compare, KeyValue, Op, RangeResult
 
 FILES_KEPT = 1024
 """Unit files that are kept in memory."""
 BATCH = 128
 """Operations in one transaction; etcd's own limit."""
+LOOKUPS = 10_000
+"""Keys that are asked for one by one at most; above that everything is listed."""
 ATTEMPTS = 16
 """How often a change that lost a race against another one is tried again."""
 
@@ -50,6 +52,12 @@ class Registry:
         """All wishes, by name."""
         listed = await list_prefix(self.client, keys.UNITS)
         return [Wish.read(keys.split(kv.key)[1][0], kv.key, kv.value, kv.mod_revision) for kv in listed.kvs]
+
+    async def units_after(self, name: str, limit: int) -> list[Wish]:
+        """The first wishes whose names come after this one."""
+        start = keys.unit(name) + b"\0" if name else keys.UNITS
+        found = await self.client.get(start, range_end=prefix_end(keys.UNITS), limit=limit)
+        return [Wish.read(keys.split(kv.key)[1][0], kv.key, kv.value, kv.mod_revision) for kv in found.kvs]
 
     async def file(self, digest: str) -> str | None:
         """The text of a unit file, or None. Files never change, so those seen last are kept in memory."""
@@ -113,13 +121,14 @@ class Registry:
         found = await self.client.get(keys.reason(name))
         return str(keys.decode(keys.reason(name), found.kvs[0].value)["reason"]) if found.kvs else ""
 
-    async def placements(self) -> list[Placed]:
-        """Every placement of every machine."""
-        listed = await list_prefix(self.client, keys.PLACEMENTS)
+    async def placements(self, machine: str | None = None) -> list[Placed]:
+        """Every placement, of every machine or of one."""
+        prefix = keys.PLACEMENTS if machine is None else keys.placements(machine)
+        listed = await list_prefix(self.client, prefix)
         found = []
         for kv in listed.kvs:
-            machine, unit = keys.split(kv.key)[1]
-            found.append(Placed.read(machine, unit, kv.key, kv.value, kv.mod_revision))
+            where, unit = keys.split(kv.key)[1]
+            found.append(Placed.read(where, unit, kv.key, kv.value, kv.mod_revision))
         return found
 
     async def machine_ids(self) -> list[str]:
@@ -127,11 +136,27 @@ class Registry:
         listed = await list_prefix(self.client, keys.MACHINES, keys_only=True)
         return [keys.split(kv.key)[1][0] for kv in listed.kvs]
 
-    async def placements_of(self, unit: str) -> list[Placed]:
-        """Where one unit is placed, by machine; other units' placements are not read."""
+    async def placements_of(self, units: Collection[str]) -> list[Placed]:
+        """Where these units are placed. Others are not read unless there are so many machines that asking each would
+        cost more."""
+        machines = await self.machine_ids()
+        if len(units) * len(machines) > LOOKUPS:
+            return [item for item in await self.placements() if item.unit in units]
         found = []
-        for kv in await self._get_each([keys.placement(machine, unit) for machine in await self.machine_ids()]):
-            found.append(Placed.read(keys.split(kv.key)[1][0], unit, kv.key, kv.value, kv.mod_revision))
+        for kv in await self._get_each([keys.placement(machine, unit) for unit in units for machine in machines]):
+            machine, unit = keys.split(kv.key)[1]
+            found.append(Placed.read(machine, unit, kv.key, kv.value, kv.mod_revision))
+        return found
+
+    async def states_of(self, units: Collection[str]) -> list[PlacedState]:
+        """What machines report of these units; read as `placements_of` does."""
+        machines = await self.machine_ids()
+        if len(units) * len(machines) > LOOKUPS:
+            return [item for item in await self.states() if item.state.unit in units]
+        found = []
+        for kv in await self._get_each([keys.state(machine, unit) for unit in units for machine in machines]):
+            machine, unit = keys.split(kv.key)[1]
+            found.append(PlacedState(machine, records.read_state(unit, kv.key, kv.value)))
         return found
 
     async def _get_each(self, wanted: Sequence[bytes]) -> list[KeyValue]:

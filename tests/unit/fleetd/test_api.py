@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
+from agent.interfaces import UnitState
+from fleetd.api import streams
 from fleetd.api.client import ApiClient, ClientError
 from fleetd.api.server import ApiServer
 from fleetd.engine import Engine
-from fleetd.registry import Registry
+from fleetd.registry import Registry, keys, records
+from fleetd.registry.follow import Changed, Listed
+from fleetd.registry.many import Wanted, write_many
+from fleetd.registry.records import Machine, Placed, Wish
 from kvstore.client import Client
+from kvstore.model import Event, KeyValue, RangeResult
 from tests.unit.fleetd.world import Member, members, store, until
 
 OPTIONS = [{"section": "Service", "name": "ExecStart", "value": "/bin/sleep 9"}]
@@ -149,6 +155,70 @@ async def test_events_tell_what_is_and_what_becomes(tmp_path: Path) -> None:
             await registry.set_desired("x.service", "launched")
             await task
         assert kinds == [("units", False), ("units", False), ("placements", False), ("states", False)]
+
+
+async def test_what_went_while_changes_were_missed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """History may be compacted between two changes: what was there before and is not listed any more is gone."""
+
+    async def compacted(client: Client, prefix: bytes, end: bytes = b"") -> AsyncIterator[Listed | Changed]:
+        kv = KeyValue(keys.unit("x.service"), Wish("x.service", "f", "inactive").value(), 5, 5, 1, 0)
+        yield Listed(4, ())
+        yield Changed(5, (Event("put", kv),))
+        yield Listed(9, ())
+
+    monkeypatch.setattr(streams, "follow", compacted)
+    events = streams.StreamRoutes(Registry(Client(["http://127.0.0.1:1"]), "a"), None)._events(set())
+    told = [(event["kind"], event.get("gone")) async for event in events]
+    assert told == [("now", None), ("units", False), ("units", True), ("now", None)]
+
+
+class Reading(Client):
+    """Counts the records that are read."""
+
+    records = 0
+
+    async def get(self, *args: Any, **kwargs: Any) -> RangeResult:
+        found = await super().get(*args, **kwargs)
+        self.records += len(found.kvs)
+        return found
+
+
+async def test_a_request_reads_what_it_answers_and_no_other_units(tmp_path: Path) -> None:
+    with store(tmp_path) as url:
+        client = Reading([url])
+        registry = Registry(client, "a" * 32)
+        names = [f"u{i:03}.service" for i in range(350)]
+        await write_many(registry, [Wanted(name, "launched", TEXT) for name in names])
+        machines = ["a" * 32, "b" * 32]
+        for machine in machines:
+            await registry.register_machine(Machine(machine, "10.0.0.1"))
+        for index, name in enumerate(names):
+            machine = machines[index % 2]
+            await client.put(keys.placement(machine, name), Placed(name, machine, "f", "launched").value())
+            state = UnitState(name, 1, "loaded", "active", "running")
+            await client.put(keys.state(machine, name), records.state_value(state))
+        server = ApiServer(tmp_path / "fleet.sock", registry)
+        await server.start()
+        api = ApiClient(f"unix://{tmp_path}/fleet.sock")
+        for path, most in (
+            ("/fleetd/v1/explain/u007.service", 20),
+            ("/fleet/v1/units/u007.service", 20),
+            ("/fleet/v1/state?unitName=u007.service", 20),
+            ("/fleet/v1/units", 120),
+        ):
+            client.records = 0
+            await ask(api, "GET", path)
+            assert client.records <= most, path
+        units = await asyncio.to_thread(api.units)
+        assert [(unit["name"], unit["machineID"], unit["currentState"]) for unit in units] == [
+            (name, machines[index % 2], "launched") for index, name in enumerate(names)
+        ]
+        (shown,) = (await ask(api, "GET", "/fleet/v1/state?unitName=u007.service"))["states"]
+        assert (shown["name"], shown["machineID"]) == ("u007.service", machines[1])
+        assert (await ask(api, "GET", f"/fleet/v1/state?unitName=u007.service&machineID={machines[0]}"))["states"] == []
+        assert (await ask(api, "GET", "/fleetd/v1/explain/u007.service"))["machines"] == [machines[1]]
+        await server.stop()
+        await client.close()
 
 
 async def test_the_journal_hook_is_streamed(tmp_path: Path) -> None:
