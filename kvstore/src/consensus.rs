@@ -19,7 +19,6 @@ use crate::log::{ConfState, Entry, HardState};
 use crate::reads::Reads;
 pub use convert::{announced_snapshot, restamp_snapshot};
 use convert::{committed, conf_change, dropped, outgoing, role};
-use handover::MAX_PARKED;
 use storage::{from_raft, snapshot_meta, Log};
 pub use types::*;
 
@@ -50,6 +49,7 @@ pub struct Consensus {
     shape: (u64, StateRole),
     /// Proposals of other members that came while leadership was on its way to another.
     parked: Vec<eraftpb::Message>,
+    /// Since leadership was last handed over.
     parked_ticks: usize,
 }
 
@@ -82,7 +82,7 @@ impl Consensus {
             random: options.seed ^ id.rotate_left(17) ^ 0x9E37_79B9_7F4A_7C15,
             shape: (u64::MAX, StateRole::Follower),
             parked: Vec::new(),
-            parked_ticks: 0,
+            parked_ticks: usize::MAX / 2,
         };
         this.node.mut_store().applied = applied;
         this.settle();
@@ -102,13 +102,7 @@ impl Consensus {
         let message =
             eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
         let (from, kind) = (message.from, message.msg_type());
-        if kind == MessageType::MsgPropose
-            && self.node.raft.lead_transferee.is_some()
-            && self.parked.len() < MAX_PARKED
-        {
-            if self.parked.is_empty() {
-                self.parked_ticks = 0;
-            }
+        if kind == MessageType::MsgPropose && self.parks() {
             self.parked.push(message);
             return Ok(());
         }

@@ -3,11 +3,21 @@
 use super::Consensus;
 
 /// Proposals kept while leadership is handed over.
-pub(super) const MAX_PARKED: usize = 4096;
+const MAX_PARKED: usize = 4096;
 
 impl Consensus {
     pub fn transfer_leader(&mut self, to: u64) {
         self.node.transfer_leader(to);
+        self.parked_ticks = 0;
+    }
+
+    /// Whether a proposal of another member must wait here: leadership is on its way, or has gone and nobody is known
+    /// to have it yet.
+    pub(super) fn parks(&self) -> bool {
+        let raft = &self.node.raft;
+        let gone =
+            raft.leader_id == raft::INVALID_ID && self.parked_ticks <= 2 * self.election_ticks;
+        (raft.lead_transferee.is_some() || gone) && self.parked.len() < MAX_PARKED
     }
 
     /// Hands the proposals that were parked to whoever leads now; they are given up when nobody does for too long,

@@ -109,11 +109,15 @@ impl Reactor {
                 // A client that is gone already has closed them all.
                 let _ = self.doors.send(true);
                 end_watches(&*self.handle.core()?);
+                // The others may take a moment to see that they have another leader, and still send proposals here.
+                let from = now + self.config.heartbeat().min(DRAIN / 2);
                 let until = now + DRAIN;
-                self.waiting.leaving = Some(Leaving::Drain { until });
+                self.waiting.leaving = Some(Leaving::Drain { from, until });
                 Ok(false)
             }
-            Some(Leaving::Drain { until }) => Ok(now >= until || self.doors.receiver_count() == 0),
+            Some(Leaving::Drain { from, until }) => {
+                Ok(now >= until || now >= from && self.doors.receiver_count() == 0)
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ impl From<Reply<(Response, i64)>> for Write {
 /// A member that was told to stop: leadership goes first, then its clients.
 pub(super) enum Leaving {
     HandOver { until: Instant },
-    Drain { until: Instant },
+    Drain { from: Instant, until: Instant },
 }
 
 /// Who waits for what.
