@@ -299,6 +299,12 @@ impl Consensus {
         Some(output)
     }
 
+    /// Whether this member leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// What this member knows of its cluster.
     pub fn status(&self) -> Status {
         let raft = &self.node.raft;
         let learners = raft.prs().conf().learners();

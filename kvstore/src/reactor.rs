@@ -234,6 +234,16 @@ impl Reactor {
 
     /// One entry from what waits; without a leader it goes on waiting.
     fn submit(&mut self) -> Result<(), Broken> {
+        if !self.waiting.proposals.is_empty() && !self.consensus.leads() {
+            // Leases that a leader let end are for no successor to revoke: they may be renewed there. Their proposals,
+            // like those of clients that gave up, have nobody waiting.
+            let writes = &self.waiting.writes;
+            self.waiting.proposals.retain(|proposal| {
+                writes
+                    .get(&proposal.request_id)
+                    .is_some_and(|write| !write.reply.is_closed())
+            });
+        }
         while !self.waiting.proposals.is_empty() {
             let (mut bytes, mut count) = (0, 0);
             for proposal in &self.waiting.proposals {

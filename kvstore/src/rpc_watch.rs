@@ -222,6 +222,10 @@ impl Session {
     /// Sends what the hub holds for this stream; waits where the client reads slowly.
     async fn deliver(&mut self) -> Result<(), Status> {
         loop {
+            if self.stream.closed.load(Ordering::Relaxed) {
+                // What came since follows a gap.
+                return Ok(());
+            }
             let next = self.stream.ready.lock().map_err(|_| gone())?.pop_first();
             let Some(id) = next else { return Ok(()) };
             let (taken, more) = {
@@ -275,6 +279,9 @@ impl Session {
     ) -> Result<Option<i64>, Status> {
         let core = self.handle.core()?;
         let revision = core.store.as_ref().map_or(0, Store::revision);
+        if self.stream.closed.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         Ok(watchers
             .all(|id| core.hub.is_synced(id))
             .then_some(revision))

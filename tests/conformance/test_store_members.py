@@ -14,6 +14,7 @@ import pytest
 from kvstore.client import Client
 from kvstore.errors import StoreError
 from tests.conformance.members import Members, etcdctl_path, until
+from tests.storelab import syncs_held
 
 CLIENT_TIMEOUT_S = 20.0
 REQUEST_TIMEOUT_S = 6.2
@@ -66,6 +67,21 @@ async def test_a_write_that_went_down_with_its_leader_does_not_wait_for_its_time
         await client.close()
     print(f"the longest put took {longest:.2f} s; {failed} ended without a known outcome")
     assert longest < REQUEST_TIMEOUT_S, f"a put waited {longest:.1f} s"
+
+
+async def test_a_lease_that_the_leader_has_not_on_disk_yet_is_not_said_to_be_lost(three: Members) -> None:
+    leader = three.leader()
+    follower = next(member for member in three.members if member is not leader)
+    client = Client([follower.client_url], timeout=CLIENT_TIMEOUT_S)
+    assert leader.process is not None
+    try:
+        with syncs_held(leader.process.pid):
+            lease = (await client.lease_grant(60)).id  # both followers have it, and that is a majority
+            renewal = asyncio.create_task(client.lease_keepalive(lease))
+            await asyncio.wait({renewal}, timeout=1.0)
+        assert await renewal == 60
+    finally:
+        await client.close()
 
 
 def test_a_member_with_an_emptied_disk_does_not_come_back_under_its_old_id(three: Members) -> None:

@@ -148,9 +148,9 @@ impl Payload {
 
     pub(crate) fn tell(&mut self, event: Value) {
         self.control.tell(&event);
-        if event["event"] == "notify" && !is_ready(&event) {
-            // Of progress texts only the newest is kept, so that the story stays short.
-            self.story.retain(|old| old["event"] != "notify" || is_ready(old));
+        if event["event"] == "notify" || event["event"] == "mainpid" {
+            // Of each kind only the newest is kept, so that the story stays short.
+            self.story.retain(|old| old["event"] != event["event"] || is_ready(old) != is_ready(&event));
         }
         self.story.push(event);
     }

@@ -218,7 +218,11 @@ fn plain(status: Status) -> Status {
 
 /// The request never left: no connection, or the member refused it before it looked at it.
 fn not_sent(status: &Status) -> bool {
-    if status.code() == Code::Unavailable && status.message() == "etcdserver: no leader" {
+    let refusals = [
+        "etcdserver: no leader",
+        "etcdserver: rpc not supported for learner",
+    ];
+    if status.code() == Code::Unavailable && refusals.contains(&status.message()) {
         return true;
     }
     not_connected(status).is_some()

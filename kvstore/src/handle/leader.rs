@@ -102,6 +102,16 @@ impl Handle {
                 .ok_or_else(|| Status::unavailable("the leader said nothing"))?;
             Ok(answer.ttl)
         };
+        if self.is_leader() {
+            // A leader that was paused or cut off may have a successor that lets leases end; and a majority without this
+            // member's disk commits too, so that a grant may be on its way here.
+            self.linearize().await?;
+        }
+        let ttl = self.at_leader(forwarded, local, remote).await?;
+        if ttl > 0 || !self.is_leader() {
+            return Ok(ttl);
+        }
+        self.linearize().await?;
         self.at_leader(forwarded, local, remote).await
     }
 

@@ -58,6 +58,8 @@ impl Reactor {
             .facts()
             .applied
             .store(meta.index, Ordering::Relaxed);
+        // An election before the next entry must not look for entries that the snapshot stands for.
+        self.consensus.applied(meta.index);
         self.dial()?;
         // The sender may have given up; raft's own answer tells it too.
         let _ = done.send(Ok(()));
