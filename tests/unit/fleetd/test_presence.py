@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -56,7 +58,6 @@ async def test_a_fleetd_that_finds_its_lease_gone_returns_under_a_new_one(tmp_pa
     client = Client(cluster.endpoints)
     run = tmp_path / "run"
     run.mkdir()
-    pid = 0
     try:
         first = Machine(run, cluster.endpoints, client)
         lease, returning = await first.next()
@@ -67,7 +68,6 @@ async def test_a_fleetd_that_finds_its_lease_gone_returns_under_a_new_one(tmp_pa
 
         second = Machine(run, cluster.endpoints, client)
         fresh, returning = await second.next()
-        pid = second.pid
         assert fresh != lease and returning is True
         assert (await client.get(b"presence")).kvs[0].lease == fresh
 
@@ -76,7 +76,7 @@ async def test_a_fleetd_that_finds_its_lease_gone_returns_under_a_new_one(tmp_pa
         assert later != fresh and returning is None
         await second.stop()
     finally:
-        if pid:
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.kill(json.loads((run / "fleet-presence.pid").read_text())["pid"], signal.SIGKILL)
         await client.close()
         cluster.close()
