@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from agent.cgroups import Cgroup
 from cli.lab import machine as machines
@@ -180,14 +180,29 @@ def lock(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hold(name: str) -> Iterator[None]:
+    path = STATE_DIR / f"{name}.lock"
     try:
-        STATE_DIR.mkdir(parents=True, exist_ok=True)
-        file = (STATE_DIR / f"{name}.lock").open("w")
+        file = _locked(path)
     except OSError as error:
         raise LabError(f"a lab needs root: {error.strerror} ({STATE_DIR})") from error
     with file:
+        try:
+            yield
+        finally:
+            if not _folder(name).exists():
+                path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[str]:
+    """Open and lock; a file that its last holder removed meanwhile holds nobody off, so that is tried again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("w")
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        file.close()
 
 
 def names() -> list[str]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -212,3 +213,26 @@ def test_bad_names_and_counts(tmp_path: Path) -> None:
     assert daemon[-4:] == ("--voters", "5", "--metadata", "a=b")
     with pytest.raises(LabError, match="no machine 'm9', only m1"):
         lab.machine("m9")
+
+
+def test_a_lock_lets_one_in_at_a_time_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "state"
+    monkeypatch.setattr("cli.lab.lab.STATE_DIR", state)
+    inside, together = 0, []
+
+    def enter() -> None:
+        nonlocal inside
+        for _ in range(100):
+            with labs.lock("one"):
+                inside += 1
+                together.append(inside)
+                time.sleep(0)
+                inside -= 1
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [1] * 400
+    assert not list(state.iterdir())
