@@ -24,6 +24,7 @@ from cli.lab.switch import LabError
 START_TIMEOUT_S = 20.0
 KILL_TIMEOUT_S = 10.0
 DAEMON_STOP_S = 10.0
+START_UNDER_WAY_S = 0.3
 POLL_S = 0.02
 CODE_ROOT = Path(__file__).resolve().parents[2]
 CGROUP_ROOT = "fleet-lab"
@@ -198,6 +199,8 @@ def stop_daemon(machine: Machine, *, kill_it: bool) -> None:
     if machine.pid() is None:
         raise LabError(f"{machine.name} is off")
     (machine.dir / STOPPED_FLAG).touch()
+    # Pid 1 may be about to start one that has just ended: it looked for the flag a moment before.
+    _until(lambda: machine.daemon_pid() is not None, START_UNDER_WAY_S)
     pid = machine.daemon_pid()
     if pid is None:
         return
