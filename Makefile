@@ -31,8 +31,8 @@ demo: native ## three machines, the paper's unit, a failover; cleans up
 test: native ## every test: Rust, Python, real machines
 	@echo "==> cargo test"
 	@cargo test --release --locked --workspace -q
-	@echo "==> pytest: one machine"
-	@$(BIN)/pytest -q --durations=10 tests/unit tests/conformance
+	@echo "==> pytest: one machine, two files at a time"
+	@$(BIN)/pytest -q --durations=10 -n 2 --dist loadfile tests/unit tests/conformance
 	@echo "==> pytest: labs, two at a time, since they mostly wait"
 	@$(BIN)/pytest -q --durations=20 -n 2 --dist loadfile tests/cluster tests/faults
 

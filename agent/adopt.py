@@ -16,7 +16,7 @@ from agent.cgroups import Cgroup, CgroupError
 from agent.interfaces import Placement
 from agent.monitor import link as monitors
 from agent.records import UnitRecord
-from agent.unit_runner import Site
+from agent.unit_runner import Site, drop_container
 from agent.units.errors import UnitError
 from agent.units.life import State
 from agent.units.names import Host
@@ -61,6 +61,16 @@ def find(site: Site) -> Findings:
         else:
             site.records.set_aside(unit)
     return replace(sort_records(found, site.boot), unread=unread)
+
+
+async def forget(site: Site, rested: dict[str, UnitRecord], wanted: Collection[str]) -> None:
+    """Forget those units of an earlier boot that do not belong here any more, with the containers that they left."""
+    for name in [name for name in rested if name not in wanted]:
+        await drop_container(site.containers, rested.pop(name).last_container)
+        try:
+            await asyncio.to_thread(site.records.remove, name)
+        except OSError as error:  # the next fleetd tries again
+            log.error("the record of %s, which is not here any more, can't be removed: %s", name, error)
 
 
 def _processes(site: Site, unit: str) -> frozenset[int]:

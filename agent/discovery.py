@@ -16,12 +16,18 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 SERVICE = "_fleetd._tcp.local."
 RESOLVE_TIMEOUT_MS = 3_000
 MAX_ADDRESSES = 1_024
+ADDRESSES_KEPT = 3
+"""Of one name, the newest: a machine that moved may be at any of them, since what it said before it lost its power is
+believed for a while, and comes in no certain order. Who is where is asked there."""
 
 
 class Discovery:
-    """Announces this machine and keeps the set of addresses seen; `changed` is called after each new one."""
+    """Announces this machine and keeps the addresses seen; `changed` is called after each new one."""
 
-    def __init__(self, machine_id: str, address: str, port: int, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, machine_id: str, address: str, port: int, found: dict[str, str], changed: Callable[[], None]
+    ) -> None:
+        """`found` is kept up to date: host:port -> service name."""
         self._machine_id = machine_id
         self._address = address
         self._port = port
@@ -29,8 +35,7 @@ class Discovery:
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._resolving: set[asyncio.Task[None]] = set()
-        self.addresses: dict[str, str] = {}
-        """Service name -> host:port."""
+        self._found = found
 
     async def start(self) -> None:
         """Bind to the machine's own address, announce, browse. Raises OSError where multicast is not allowed."""
@@ -50,7 +55,7 @@ class Discovery:
 
     def _seen(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         if state_change is ServiceStateChange.Removed:
-            self.addresses.pop(name, None)
+            self._keep(name, 0)
             return
         task = asyncio.get_running_loop().create_task(self._resolve(zeroconf, service_type, name))
         self._resolving.add(task)
@@ -60,13 +65,28 @@ class Discovery:
         info = AsyncServiceInfo(service_type, name)
         if not await info.async_request(zeroconf, RESOLVE_TIMEOUT_MS):
             return
-        for host in info.parsed_addresses():
-            if host == self._address:
-                continue
-            address = f"[{host}]:{info.port}" if ":" in host else f"{host}:{info.port}"
-            if self.addresses.get(name) != address and len(self.addresses) < MAX_ADDRESSES:
-                self.addresses[name] = address
-                self._changed()
+        hosts = [host for host in info.parsed_addresses() if host != self._address]
+        places = [f"[{host}]:{info.port}" if ":" in host else f"{host}:{info.port}" for host in hosts]
+        for older in reversed(places[1:]):  # the newest comes first
+            if older not in self._found:  # another may be there by now
+                self._note(older, name)
+        for newest in places[:1]:
+            self._note(newest, name)
+        self._keep(name, ADDRESSES_KEPT)
+
+    def _note(self, address: str, name: str) -> None:
+        before = self._found.pop(address, None)
+        if before is None and len(self._found) >= MAX_ADDRESSES:
+            return
+        self._found[address] = name
+        if before != name:
+            self._changed()
+
+    def _keep(self, name: str, count: int) -> None:
+        """Forget all but the newest addresses of a name."""
+        of_name = [address for address, other in self._found.items() if other == name]
+        for address in of_name[: max(0, len(of_name) - count)]:
+            del self._found[address]
 
     async def stop(self) -> None:
         """Withdraw the announcement."""

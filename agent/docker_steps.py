@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agent.cgroups import Cgroup, CgroupError
 from agent.exec_context import ContextError, Outcome, environment, limits
@@ -19,6 +19,7 @@ from agent.isolation import ISOLATION_LABEL, Isolation
 from agent.journal import write_note
 from agent.processes import ENDING, Permit, Tell, boot_seconds
 from agent.records import ProcessRecord
+from agent.turns import Turns
 from agent.units import life
 from agent.units.command import Command, expand_variables
 from agent.units.docker_line import DockerLineError, DockerStep, parse_docker_line
@@ -31,6 +32,8 @@ CLIENT_ERROR = 125
 """docker's own exit code when it could not do what it was asked."""
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class ContainerFailure(UnitError):
@@ -92,6 +95,11 @@ class ContainerRunner(Protocol):
         """Remove it."""
         ...
 
+    def isolated(self, unit: str, since: float) -> set[str]:
+        """Ids of a unit's containers that their monitors ended after a time (in s since the epoch), since the cluster
+        had not answered."""
+        ...
+
 
 class DockerSteps:
     """All docker lines of one unit that are under way."""
@@ -105,11 +113,14 @@ class DockerSteps:
         keep: Callable[[int, str, bool], Awaitable[None]],
         isolation: Isolation | None = None,
         permit: Permit | None = None,
+        *,
+        turns: Turns,
     ) -> None:
         """`keep` saves the container of a slot before it is started (True: it has no name, and stays when it
-        ended), `isolation` is for the monitor of the unit's own container, `permit` is awaited before one starts."""
+        ended), `isolation` is for the monitors of the unit's containers, `permit` is awaited before one starts."""
         self._isolation = isolation
         self._permit = permit
+        self._turns = turns
         self.unit = unit
         self.cgroup = cgroup
         self._runner = runner
@@ -155,7 +166,7 @@ class DockerSteps:
             assert step.options is not None
             return await self._run(record, unit, step.options, env)
         if step.verb == "pull":
-            await self._outside_timeout(record.slot, step.targets[0], "always")
+            await self._outside_timeout(record.slot, self._runner.fetch(step.targets[0], "always"))
             return 0
         code = 0
         for name in step.targets:
@@ -184,16 +195,16 @@ class DockerSteps:
         if not again:
             if container and options.remove:
                 raise ContainerFailure(f"The container {container[:12]} ended while nobody watched, and is removed.", 1)
-            await self._outside_timeout(record.slot, options.image, options.pull)
+            await self._outside_timeout(record.slot, self._runner.fetch(options.image, options.pull))
             parent = ""
             assert unit.service is not None
             if not options.detach:
                 group = self.cgroup.child("payload")
-                group.make()
-                group.limit(limits(unit.service.resources))
+                await asyncio.to_thread(group.make)
+                await asyncio.to_thread(group.limit, limits(unit.service.resources))
                 parent = group.oci_path
             options = _resolve(options, env)
-            if self._isolation is not None and not options.detach:
+            if self._isolation is not None:
                 options = replace(options, labels=(*options.labels, (ISOLATION_LABEL, self._isolation.text())))
             wanted = UnitContainer(self.unit, options, Path(record.log_dir), parent)
             container = await self._runner.create(wanted)
@@ -208,19 +219,21 @@ class DockerSteps:
         """Start a container, unless an earlier fleetd did (`again`), and stay with it."""
         slot = record.slot
         due = not again or not await self._runner.has_started(container)
-        if due and self._permit is not None and record.phase not in ENDING:
-            self._tell(life.Paused(slot, boot_seconds()))
-            await self._permit(unit)
-            self._tell(life.Resumed(slot, boot_seconds()))
-        self._containers[slot] = container
         pid = 0
         held: list[int | None] = []
         if due:
+            if self._permit is not None and record.phase not in ENDING:
+                await self._outside_timeout(slot, self._permit(unit))
+            turn = self._turns.take()
+            end_turn = await (self._outside_timeout(slot, turn) if self._turns.taken else turn)
+            self._containers[slot] = container
             self._held[slot] = held
             try:
                 pid = await self._runner.start(container)
             finally:
                 del self._held[slot]
+                end_turn()
+        self._containers[slot] = container
         if pid and foreground:
             self._tell(life.Started(slot, pid, boot_seconds()))
         for number in held:
@@ -229,10 +242,11 @@ class DockerSteps:
             return 0
         return await self._runner.wait(container)
 
-    async def _outside_timeout(self, slot: int, image: str, policy: str) -> None:
+    async def _outside_timeout(self, slot: int, awaited: Awaitable[T]) -> T:
+        """Wait for what does not count for the unit's timeout; a stop gives it up."""
         self._tell(life.Paused(slot, boot_seconds()))
         try:
-            await self._runner.fetch(image, policy)
+            return await awaited
         finally:
             self._tell(life.Resumed(slot, boot_seconds()))
 

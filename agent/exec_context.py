@@ -26,6 +26,13 @@ LIBEXEC = Path(sys.prefix) / "libexec" / "fleetd"
 else has this folder in PATH: a real docker of the machine's users is not hidden from them."""
 
 
+PIDS_WHOLE = 32_768
+"""What a percentage of TasksMax= is of: the kernel's usual pid_max (proc(5))."""
+MIN_SHARES, MAX_SHARES, SHARES_OF_DEFAULT_WEIGHT = 2, 262_144, 1_024
+"""cpu.shares that the kernel takes, and those that stand for the CPUWeight= of 100."""
+DEFAULT_WEIGHT = 100
+
+
 class ContextError(UnitError):
     """A process can't be given what its unit asks for (no such user, no such file); result `resources`."""
 
@@ -179,11 +186,12 @@ def limits(resources: Resources) -> Limits:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     shares = resources.cpu_shares
     if shares is None and resources.cpu_weight is not None:
-        shares = max(2, min(262144, resources.cpu_weight * 1024 // 100))
+        wanted = resources.cpu_weight * SHARES_OF_DEFAULT_WEIGHT // DEFAULT_WEIGHT
+        shares = max(MIN_SHARES, min(MAX_SHARES, wanted))
     return Limits(
         memory_max=_share(resources.memory_max, memory),
         swap_max=_share(resources.memory_swap_max, memory),
         cpus=None if resources.cpu_quota is None else resources.cpu_quota / 100,
         cpu_shares=shares,
-        pids_max=_share(resources.tasks_max, 32768),
+        pids_max=_share(resources.tasks_max, PIDS_WHOLE),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent import isolation
+from agent.docker_steps import ContainerRunner
 from agent.interfaces import Cluster
 from agent.unit_runner import UnitRunner
 from agent.units.jobs import Verb
@@ -27,16 +28,20 @@ class Guard:
     def __init__(
         self,
         cluster: Cluster,
+        containers: ContainerRunner,
         page: Path | None,
         runners: Mapping[str, UnitRunner],
         wish: Callable[[str, Verb], None],
     ) -> None:
         """`page` is the presence's; `wish` adds a job to start or stop a unit."""
         self._cluster = cluster
+        self._containers = containers
         self._page = page
         self._runners = runners
         self._wish = wish
         self._held: set[str] = set()
+        self._replaced: set[str] = set()
+        """Containers for which their unit was started anew: once, whatever the clock does."""
 
     async def permit(self, unit: Unit) -> None:
         """Return when the unit may start: at once, or when the cluster answers that it is placed here."""
@@ -61,14 +66,26 @@ class Guard:
         name = runner.name
         resting = runner.state.at_rest and not runner.busy
         if age >= (runner.unit.fleet.stop_when_isolated or 0.0):
-            # What has no main process yet waits for its permit, or will.
-            if not resting and runner.state.main_pid is not None and name not in self._held:
+            # What has no main process yet waits for its permit, or will; one that has none any more (RemainAfterExit=)
+            # may have left a container.
+            runs = runner.state.main_pid is not None or runner.state.sub == "exited"
+            if not resting and runs and name not in self._held:
                 log.warning("%s is stopped: no answer of the cluster for %.1f s", name, age)
-                self._held.add(name)
-                self._wish(name, "stop")
-                runner.refusal = isolation.REASON
+                self._hold(runner)
         elif resting and (name in self._held or runner.record.reason == isolation.REASON):
             self._held.discard(name)
             if runner.desired_launched and not runner.leaving:
                 log.info("%s starts again when the cluster confirms its placement", name)
                 self._wish(name, "start")
+        elif runner.state.sub == "exited" and not runner.busy and runner.desired_launched and name not in self._held:
+            ended = self._containers.isolated(name, runner.record.since) - self._replaced
+            if ended:
+                log.warning("%s is stopped: its container was, by itself, when the cluster did not answer", name)
+                self._replaced |= ended
+                self._hold(runner)
+
+    def _hold(self, runner: UnitRunner) -> None:
+        """Stop a unit until the cluster answers."""
+        self._held.add(runner.name)
+        self._wish(runner.name, "stop")
+        runner.refusal = isolation.REASON

@@ -6,11 +6,13 @@ alone would make a reboot look like none.
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from pathlib import Path
 
 from agent import durable
+from agent.units.names import Host
 
 SYSTEM_FILE = Path("/etc/machine-id")
 _FORM = re.compile(r"[0-9a-f]{32}")
@@ -51,3 +53,9 @@ def boot() -> str:
     kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
     started = Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19]
     return f"{kernel}-{started}"
+
+
+def this_host(machine_id: str, boot_id: str) -> Host:
+    """What the specifiers of unit files stand for on this machine."""
+    kernel = os.uname()
+    return Host(kernel.nodename, machine_id, boot_id, kernel.release)

@@ -24,6 +24,16 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A unit that the cluster has placed here in words that this program can't read: nothing is done with it."""
+
+    unit: str
+    epoch: int
+    why: str
+    """A sentence."""
+
+
+@dataclass(frozen=True)
 class UnitState:
     """What a unit is doing here, in systemd's words."""
 
@@ -59,7 +69,7 @@ class ContainerRecord:
 class Cluster(Protocol):
     """The agent's only view of the cluster."""
 
-    def placements(self) -> AsyncIterator[Mapping[str, Placement]]:
+    def placements(self) -> AsyncIterator[Mapping[str, Placement | Unreadable]]:
         """Yield the whole set for this machine, first as it is now, then after every change. Never ends by itself:
         while the cluster can't be asked it yields nothing, and the agent keeps to the last set."""
         ...

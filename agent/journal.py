@@ -67,19 +67,29 @@ class Position:
             raise JournalError(f"'{text[:60]}' is not a journal cursor.") from error
 
 
+def _number(folder: Path) -> int:
+    return int(folder.name.partition("-")[0])
+
+
+def phase(folder: Path) -> str:
+    """What the process of a folder was for: `start`, `stop-post` ..."""
+    return folder.name.partition("-")[2]
+
+
 def folders(unit_dir: Path) -> list[Path]:
     """The folders of a unit, oldest first."""
     try:
         found = [path for path in unit_dir.iterdir() if path.is_dir() and path.name.partition("-")[0].isdigit()]
     except FileNotFoundError:
         return []
-    return sorted(found, key=lambda path: int(path.name.partition("-")[0]))
+    return sorted(found, key=_number)
 
 
 def new_folder(unit_dir: Path, name: str, keep: frozenset[str] = frozenset()) -> Path:
-    """Make the folder for a new process, and drop the oldest beyond the limit that are not in `keep` (full paths)."""
+    """Make the folder for a new process, and drop the oldest beyond the limit that are not in `keep` (full paths). Its
+    number is above those of `keep` too, though their folders may be gone: what lives is told from it by its number."""
     found = folders(unit_dir)
-    number = int(found[-1].name.partition("-")[0]) + 1 if found else 1
+    number = max([_number(path) for path in found] + [_number(Path(path)) for path in keep], default=0) + 1
     path = unit_dir / f"{number:06d}-{name}"
     path.mkdir(parents=True)
     idle = [old for old in found if str(old) not in keep]

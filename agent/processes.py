@@ -14,20 +14,21 @@ import signal as signals
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agent.cgroups import Cgroup, CgroupError
 from agent.exec_context import ContextError, Outcome, limits, monitor_command
 from agent.isolation import Isolation
 from agent.monitor import link as monitors
 from agent.records import ProcessRecord
+from agent.turns import Turns
 from agent.units import life
 from agent.units.command import Command
 from agent.units.model import Unit
 
 log = logging.getLogger(__name__)
 
-
+T = TypeVar("T")
 Permit = Callable[[Unit], Awaitable[None]]
 ENDING = ("reload", "stop", "stop-post")
 """Phases that need no permit."""
@@ -55,11 +56,15 @@ class Processes:
         tell: Tell,
         isolation: Isolation | None = None,
         permit: Permit | None = None,
+        *,
+        turns: Turns,
     ) -> None:
         """`isolation` is for the monitor of the main process; `permit` is awaited before anything starts."""
         self._isolation = isolation
         self._permit = permit
-        self._asking: set[int] = set()
+        self._turns = turns
+        self._waiting: set[int] = set()
+        """Slots that wait for their permit or turn."""
         self.unit = unit
         self.cgroup = cgroup
         self._tell = tell
@@ -100,6 +105,29 @@ class Processes:
             self._under_way(slot)
 
     async def _spawn(self, record: ProcessRecord, unit: Unit, command: Command, outcome: Outcome) -> monitors.Link:
+        slot = record.slot
+        if self._permit is not None and record.phase not in ENDING:
+            await self._stand_still(slot, self._permit(unit))
+        turn = self._turns.take()
+        end_turn = await (self._stand_still(slot, turn) if self._turns.taken else turn)
+        try:
+            return await monitors.spawn(await asyncio.to_thread(self._prepare, record, unit, command, outcome))
+        finally:
+            end_turn()
+
+    async def _stand_still(self, slot: int, awaited: Awaitable[T]) -> T:
+        """Wait, with the unit's timeout standing still, unless `settle` gives it up."""
+        self._tell(life.Paused(slot, boot_seconds()))
+        self._waiting.add(slot)
+        try:
+            got = await awaited
+        finally:
+            self._waiting.discard(slot)
+        self._tell(life.Resumed(slot, boot_seconds()))
+        return got
+
+    def _prepare(self, record: ProcessRecord, unit: Unit, command: Command, outcome: Outcome) -> monitors.MonitorSpec:
+        """Look up and make what a process needs. It takes long enough to have a thread of its own."""
         service = unit.service
         assert service is not None
         forking = record.phase == "start" and service.type == "forking"
@@ -107,14 +135,12 @@ class Processes:
         notify = service.notify_access if service.notify_access != "exec" else "all"
         group = self.cgroup.child("payload" if main else "control")
         monitor_group = self.cgroup.child("monitor")
-        if self._permit is not None and record.phase not in ENDING:
-            await self._ask(record.slot, unit)
         process = monitor_command(unit, command, outcome)
         group.make()
         if main:
             group.limit(limits(service.resources))
         monitor_group.make()
-        spec = monitors.MonitorSpec(
+        return monitors.MonitorSpec(
             id=f"{self.unit}#{record.slot}",
             run_dir=Path(record.run_dir),
             log_dir=Path(record.log_dir),
@@ -126,18 +152,6 @@ class Processes:
             pid_file=Path(service.pid_file) if forking and service.pid_file else None,
             isolation=self._isolation if main else None,
         )
-        return await monitors.spawn(spec)
-
-    async def _ask(self, slot: int, unit: Unit) -> None:
-        """Wait for the permit, with the unit's start timeout standing still."""
-        assert self._permit is not None
-        self._tell(life.Paused(slot, boot_seconds()))
-        self._asking.add(slot)
-        try:
-            await self._permit(unit)
-        finally:
-            self._asking.discard(slot)
-        self._tell(life.Resumed(slot, boot_seconds()))
 
     async def _reconnect(self, record: ProcessRecord) -> monitors.Link | None:
         try:
@@ -153,8 +167,8 @@ class Processes:
 
     async def settle(self) -> None:
         """Return when no process is in the middle of being started, where a signal would miss it. What waits for its
-        permit is given up."""
-        for slot in list(self._asking):
+        permit or turn is given up."""
+        for slot in list(self._waiting):
             self._tasks[slot].cancel()
             self._under_way(slot)
             self._tell(life.Exited(slot, boot_seconds(), signal=int(signals.SIGTERM)), ended=True)

@@ -52,13 +52,13 @@ class Unload:
 
 
 @dataclass(frozen=True)
-class Adopt:
+class SetEpoch:
     """The same unit under a newer decision: nothing of it changes but the epoch that it reports."""
 
     unit: str
 
 
-Step = Load | Launch | Halt | Unload | Adopt
+Step = Load | Launch | Halt | Unload | SetEpoch
 
 
 def reconcile(wanted: Mapping[str, Placement], found: Mapping[str, Found]) -> tuple[Step, ...]:
@@ -86,7 +86,7 @@ def reconcile(wanted: Mapping[str, Placement], found: Mapping[str, Found]) -> tu
             continue
         newer = place.epoch != existing.epoch
         if newer:
-            steps.append(Adopt(name))
+            steps.append(SetEpoch(name))
         if place.desired == "launched":
             if not existing.running and (newer or existing.desired != "launched"):
                 steps.append(Launch(name))

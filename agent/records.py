@@ -15,7 +15,8 @@ from typing import Any
 
 from agent import durable
 from agent.interfaces import Placement
-from agent.units.life import State
+from agent.units.life import Role, State
+from agent.units.model import Phase
 
 VERSION = 1
 
@@ -29,8 +30,8 @@ class ProcessRecord:
     """One process, container or docker step of a unit."""
 
     slot: int
-    role: str
-    phase: str
+    role: Role
+    phase: Phase
     index: int
     run_dir: str
     log_dir: str

@@ -1,40 +1,32 @@
 """The event loop of a machine: placements in, units started and stopped, states reported. It may die at any time.
 
-What is to be done is decided by `reconcile` and `units.jobs`; a unit's own life is driven by `unit_runner`.
+What is to be done is decided by `reconcile`; starts and stops wait for their turn in `job_queue`, and a unit's own life
+is driven by `unit_runner`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from agent import adopt
-from agent.cgroups import Layout, detect, own_root
 from agent.docker_steps import ContainerRunner
 from agent.guard import Guard
+from agent.hierarchies import Layout, detect, own_root
 from agent.interfaces import Cluster, Placement, UnitState
-from agent.processes import boot_seconds
-from agent.reconcile import Adopt, Found, Halt, Launch, Load, Step, Unload, reconcile
-from agent.records import RecordError, Records, UnitRecord
+from agent.job_queue import JobQueue
+from agent.reconcile import Found, Halt, Launch, Load, SetEpoch, Step, Unload, reconcile
+from agent.records import Records, UnitRecord
 from agent.unit_runner import Site, UnitRunner
-from agent.units import jobs, life
+from agent.units import jobs
 from agent.units.errors import UnitError
-from agent.units.jobs import DependencyError, Job
-from agent.units.model import Unit
 from agent.units.names import Host
 from agent.units.spec import parse_unit
+from agent.wanted import Wanted
 
 log = logging.getLogger(__name__)
-
-
-def this_host(machine_id: str, boot_id: str) -> Host:
-    """What the specifiers stand for on this machine."""
-    kernel = os.uname()
-    return Host(kernel.nodename, machine_id, boot_id, kernel.release)
 
 
 class Supervisor:
@@ -55,6 +47,11 @@ class Supervisor:
     ) -> None:
         """`boot` is what `identity.boot()` says; journals go to `data_dir/journal`, records to `data_dir/units`.
         `page` is where fleet-presence writes when the cluster answered last."""
+        self._cluster = cluster
+        self._runners: dict[str, UnitRunner] = {}
+        self._wake = asyncio.Event()
+        self._jobs = JobQueue(self._runners, self._mark, self._wake.set)
+        self._guard = Guard(cluster, containers, page, self._runners, self._jobs.wish)
         layout = layout or detect()
         self.site = Site(
             records=Records(data_dir / "units"),
@@ -66,27 +63,21 @@ class Supervisor:
             cgroup_root=own_root(layout) if cgroup_root is None else cgroup_root,
             containers=containers,
             page=page,
-            permit=self._permit,
+            permit=self._guard.permit,
         )
-        self._cluster = cluster
-        self._runners: dict[str, UnitRunner] = {}
-        self._guard = Guard(cluster, page, self._runners, self._wish)
-        self._wanted: dict[str, Placement] = {}
+        self._wanted = Wanted(self.site.records)
         self._known = False
         """Placements came from the cluster since this start."""
         self._bad: dict[str, UnitState] = {}
         """Units whose file can't be read here, or whose record."""
+        self._rested: dict[str, UnitRecord] = {}
+        """Units of an earlier boot of which the cluster has not said yet whether they belong here."""
         self._unread: set[str] = set()
         """Those of them whose record can't be read while something of theirs runs."""
-        self._jobs: dict[str, Job] = {}
-        self._begun: set[str] = set()
         self._dirty: set[str] = set()
         self._gone: set[str] = set()
         self._stale = True
         """Something changed that reconcile has to look at; a unit's ordinary steps do not."""
-        self._order: dict[str, frozenset[str]] | None = None
-        """For each unit those that an order or a conflict ties to it; None when units came or went."""
-        self._wake = asyncio.Event()
         self._adopted = asyncio.Event()
 
     async def run(self) -> None:
@@ -106,24 +97,34 @@ class Supervisor:
         """Return when what earlier fleetds left is taken over."""
         await self._adopted.wait()
 
-    def states(self) -> dict[str, UnitState]:
-        """What every unit here does, now."""
-        return {name: runner.status() for name, runner in self._runners.items()} | self._bad
+    def _state(self, name: str) -> UnitState | None:
+        """What a unit does; None for one that is not here."""
+        unreadable = self._wanted.unreadable.get(name)
+        if name in self._bad:
+            return self._bad[name]
+        if (runner := self._runners.get(name)) is not None:
+            state = runner.status()
+            return state if unreadable is None else replace(state, why=unreadable.why)
+        if unreadable is not None:
+            return UnitState(name, unreadable.epoch, "error", "inactive", "dead", "resources", why=unreadable.why)
+        return None
 
-    def unit(self, name: str) -> Unit | None:
-        """The unit of that name that is on this machine."""
-        runner = self._runners.get(name)
-        return runner.unit if runner is not None else None
+    def units(self) -> set[str]:
+        """The units that are on this machine, or were before a boot since which the cluster has not spoken."""
+        return set(self._runners) | set(self._bad) | set(self._rested)
+
+    async def written_journals(self) -> set[str]:
+        """Folders that processes of units write now, known once earlier fleetds' are adopted; of a bad unit all."""
+        await self.wait_adopted()
+        known = [process for runner in self._runners.values() for process in runner.record.processes]
+        return {one.log_dir for one in known} | {str(self.site.journal_dir / name) for name in self._bad}
 
     async def _adopt(self) -> None:
         site = self.site
         findings = await asyncio.to_thread(adopt.find, site)
         known = {process.run_dir for record in findings.alive.values() for process in record.processes}
         await adopt.sweep(site.run_dir, known, findings.unread)
-        try:
-            self._wanted = await asyncio.to_thread(site.records.load_placements)
-        except RecordError as error:
-            log.error("%s", error)
+        await self._wanted.recall()
         for record in findings.alive.values():
             runner = self._take_in(record)
             if runner is not None:
@@ -132,18 +133,14 @@ class Supervisor:
             self._unread.add(name)
             self._bad[name] = UnitState(name, 0, "error", "active", "running", why=complaint)
             self._mark(name)
-        for name in findings.rested:
-            await asyncio.to_thread(site.records.remove, name)
-        known_good = {name: place for name, place in self._wanted.items() if name not in self._bad}
+        self._rested = dict(findings.rested)
+        known_good = {name: place for name, place in self._wanted.placements.items() if name not in self._bad}
         isolated = {name: it for name, it in known_good.items() if adopt.runs_when_isolated(it, site.host)}
         for step in reconcile(isolated, self._found()):
             if not isinstance(step, Unload):
                 await self._carry_out(step)
         self._adopted.set()
         self._wake.set()
-
-    async def _permit(self, unit: Unit) -> None:
-        await self._guard.permit(unit)
 
     def _take_in(self, record: UnitRecord) -> UnitRunner | None:
         try:
@@ -156,21 +153,19 @@ class Supervisor:
             self._mark(record.unit)
             return None
         runner = UnitRunner(self.site, record, unit, self._changed)
-        place = self._wanted.get(record.unit)
+        place = self._wanted.placements.get(record.unit)
         runner.desired_launched = record.state.next_slot > 1 and place is not None and place.desired == "launched"
         self._runners[record.unit] = runner
-        self._order = None
+        self._jobs.units_changed()
         self._mark(record.unit)
         return runner
 
     async def _follow_placements(self) -> None:
         async for placements in self._cluster.placements():
-            self._wanted = dict(placements)
+            for name in await self._wanted.take(placements):
+                self._gone.add(name)
+                self._dirty.add(name)
             self._known = self._stale = True
-            try:
-                await asyncio.to_thread(self.site.records.save_placements, self._wanted)
-            except RecordError as error:
-                log.error("%s", error)
             self._wake.set()
 
     async def _turn(self) -> None:
@@ -181,7 +176,8 @@ class Supervisor:
             if self._known and self._stale:
                 self._stale = False
                 await self._reconcile()
-            self._advance_jobs()
+            if any(runner.leaving for runner in self._jobs.advance()):
+                self._look_again()
             await self._report()
 
     def _changed(self, runner: UnitRunner) -> None:
@@ -199,27 +195,32 @@ class Supervisor:
         self._wake.set()
 
     async def _reconcile(self) -> None:
+        await adopt.forget(self.site, self._rested, self._wanted.placements.keys() | self._wanted.unreadable.keys())
         for name in list(self._bad):
-            place = self._wanted.get(name)
+            place = self._wanted.placements.get(name)
             if name in self._unread and not await self._end_unread(name, place):
                 continue
             if place is None or place.epoch != self._bad[name].epoch:
                 del self._bad[name]
                 self._gone.add(name)
         for runner in list(self._runners.values()):
-            if runner.leaving and runner.state.at_rest and runner.name not in self._jobs:
+            if runner.leaving and runner.state.at_rest and not self._jobs.has(runner.name):
                 del self._runners[runner.name]
-                self._order, self._stale = None, True
+                self._jobs.units_changed()
+                self._stale = True
                 await runner.remove()
                 self._gone.add(runner.name)
-        wanted = {name: place for name, place in self._wanted.items() if name not in self._bad}
-        for step in reconcile(wanted, self._found()):
+        wanted = {name: place for name, place in self._wanted.placements.items() if name not in self._bad}
+        found = {name: here for name, here in self._found().items() if not self._wanted.left_alone(name)}
+        for step in reconcile(wanted, found):
             await self._carry_out(step)
+            await asyncio.sleep(0)  # of hundreds each looks at all units: others' turn comes in between
 
     async def _end_unread(self, name: str, place: Placement | None) -> bool:
         """Leave alone what runs without a readable record as long as it does and is wanted; True when it is over."""
-        if place is not None and place.desired == "launched" and await adopt.lives(self.site, name):
-            if place.epoch != self._bad[name].epoch:
+        kept = place.desired == "launched" if place is not None else self._wanted.left_alone(name)
+        if kept and await adopt.lives(self.site, name):
+            if place is not None and place.epoch != self._bad[name].epoch:
                 self._bad[name] = replace(self._bad[name], epoch=place.epoch)
                 self._mark(name)
             return False
@@ -233,142 +234,43 @@ class Supervisor:
         runner = self._runners.get(step.unit)
         match step:
             case Load(name):
-                place = self._wanted[name]
+                place = self._wanted.placements[name]
                 self._gone.discard(name)
                 record = UnitRecord(name, place.text, place.epoch, self.site.boot)
+                if (rested := self._rested.pop(name, None)) is not None:
+                    record = replace(record, last_container=rested.last_container)
                 taken = self._take_in(record)
                 if taken is not None:
                     await taken.save()
-                    self._retry_refused()
+                    self._jobs.retry_refused()
             case Launch(name):
                 if runner is not None:
                     runner.desired_launched = True
-                    self._wish(name, "start")
+                    self._jobs.wish(name, "start")
             case Halt(name) if runner is not None:
                 runner.desired_launched = False
-                self._wish(name, "stop")
+                self._jobs.wish(name, "stop")
             case Unload(name) if runner is not None:
                 runner.leaving = True
                 runner.desired_launched = False
-                self._wish(name, "stop")
+                self._jobs.wish(name, "stop")
                 self._stale = True
                 self._mark(name)
-            case Adopt(name) if runner is not None:
-                await runner.set_epoch(self._wanted[name].epoch)
+            case SetEpoch(name) if runner is not None:
+                await runner.set_epoch(self._wanted.placements[name].epoch)
             case _:
                 pass
-
-    def _retry_refused(self) -> None:
-        """A unit came: those that were refused for want of another may be able to start now."""
-        for name, runner in self._runners.items():
-            if runner.refusal and runner.desired_launched and runner.state.at_rest:
-                self._wish(name, "start")
-
-    def _units(self) -> Mapping[str, Unit]:
-        return {name: runner.unit for name, runner in self._runners.items()}
-
-    def _active(self) -> set[str]:
-        return {name for name, runner in self._runners.items() if not runner.state.at_rest}
-
-    def _wish(self, name: str, verb: jobs.Verb) -> None:
-        """Add a wish's jobs; a newer job of a unit replaces the one that waits."""
-        runner = self._runners[name]
-        try:
-            added = jobs.transaction(self._units(), name, verb, self._active() - {name})
-        except DependencyError as error:
-            runner.refusal = str(error)
-            self._mark(name)
-            return
-        runner.refusal = ""
-        for job in added:
-            if self._jobs.get(job.unit) != job:
-                self._jobs[job.unit] = job
-                self._begun.discard(job.unit)
-                self._wake.set()
-
-    def _advance_jobs(self) -> None:
-        """Begin each job that nothing blocks, and take away those that are over."""
-        units = self._units()
-        progress = True
-        while progress:
-            progress = False
-            for name, job in list(self._jobs.items()):
-                runner = self._runners.get(name)
-                if runner is None:
-                    del self._jobs[name]
-                elif name in self._begun:
-                    progress = self._finish(job, runner) or progress
-                elif not jobs.blockers(units, job, self._related_jobs(name, units)):
-                    self._begin(job, runner, units)
-                    progress = True
-
-    def _related_jobs(self, name: str, units: Mapping[str, Unit]) -> list[Job]:
-        if self._order is None:
-            self._order = jobs.related(units)
-        return [self._jobs[other] for other in self._order.get(name, ()) if other in self._jobs]
-
-    def _begin(self, job: Job, runner: UnitRunner, units: Mapping[str, Unit]) -> None:
-        if job.verb == "start":
-            for needed in jobs.needs(runner.unit):
-                other = self._runners.get(needed)
-                if other is not None and needed not in self._jobs and other.state.at_rest and needed in units:
-                    runner.refusal = f"{needed}, which it requires, did not start: {other.status().why}"
-                    del self._jobs[job.unit]
-                    self._mark(job.unit)
-                    return
-        self._begun.add(job.unit)
-        if job.verb == "start":
-            runner.feed(life.Start(boot_seconds()))
-        elif not runner.state.at_rest:
-            runner.feed(life.Stop(boot_seconds()))
-
-    def _finish(self, job: Job, runner: UnitRunner) -> bool:
-        if runner.busy:
-            return False
-        state = runner.state
-        if job.verb == "start":
-            over = state.active == "active" or state.at_rest or state.sub == "auto-restart"
-        else:
-            over = state.at_rest
-        if over:
-            del self._jobs[job.unit]
-            self._begun.discard(job.unit)
-            if runner.leaving:
-                self._look_again()
-        return over
 
     async def _report(self) -> None:
         changed, self._dirty = self._dirty, set()
         gone, self._gone = self._gone, set()
-        states = [self._runners[name].status() for name in changed if name in self._runners]
-        states += [self._bad[name] for name in changed if name in self._bad]
+        states = [state for name in sorted(changed) if (state := self._state(name)) is not None]
         for state in states:
             if state.active in ("inactive", "failed"):
-                self._stop_bound(state.unit)
-            if state.active == "failed":
-                self._start_on_failure(state.unit)
-        removed = [name for name in gone if name not in self._runners and name not in self._bad]
+                self._jobs.ended(state.unit)
+        removed = [name for name in gone if self._state(name) is None]
         if states or removed:
             await self._cluster.report_units(states, removed)
-
-    def _stop_bound(self, name: str) -> None:
-        """BindsTo=: what is bound to a unit stops when that one is gone, however it went."""
-        for bound in jobs.followers(self._units(), name, explicit=False):
-            runner = self._runners.get(bound)
-            if runner is not None and not runner.state.at_rest and bound not in self._jobs:
-                self._wish(bound, "stop")
-                runner.refusal = f"It is bound to {name} (BindsTo=), which stopped."
-
-    def _start_on_failure(self, name: str) -> None:
-        """OnFailure=: start those units that are here, once for each failure."""
-        failed = self._runners[name]
-        if failed.failure_told == failed.record.since:
-            return
-        failed.failure_told = failed.record.since
-        for helper in failed.unit.unit.on_failure:
-            runner = self._runners.get(helper)
-            if runner is not None and runner.state.at_rest and not runner.leaving:
-                self._wish(helper, "start")
 
     def _found(self) -> dict[str, Found]:
         """What is here, as reconcile sees it."""
@@ -389,4 +291,4 @@ class Supervisor:
         }
 
     def _lives(self, name: str, runner: UnitRunner) -> bool:
-        return not runner.state.at_rest or runner.busy or self._jobs.get(name) == Job(name, "start")
+        return not runner.state.at_rest or runner.busy or self._jobs.starts(name)

@@ -9,17 +9,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGCONT
 
 from agent import isolation, journal
-from agent.cgroups import Cgroup, Layout
-from agent.docker_steps import ContainerRunner, DockerSteps
+from agent.cgroups import Cgroup
+from agent.docker_steps import ContainerFailure, ContainerRunner, DockerSteps
 from agent.exec_context import Outcome
+from agent.hierarchies import Layout
 from agent.interfaces import UnitState
 from agent.processes import Processes, boot_seconds
 from agent.records import ProcessRecord, RecordError, Records, UnitRecord
+from agent.turns import Turns
 from agent.units import life, lifecycle
 from agent.units.command import Command
 from agent.units.docker_line import DockerLineError, is_docker, parse_docker_line
@@ -55,6 +57,16 @@ class Site:
     """Where fleet-presence writes when the cluster answered last."""
     permit: Callable[[Unit], Awaitable[None]] | None = None
     """Returns when a unit with StopWhenIsolated= may start."""
+    turns: Turns = field(default_factory=Turns)
+
+
+async def drop_container(containers: ContainerRunner, container: str) -> None:
+    """Remove a container that a run of a unit left; one that can't be removed stays, and is logged."""
+    if container and await containers.find(container) is not None:
+        try:
+            await containers.remove(container, force=False, volumes=True)
+        except (ContainerFailure, OSError) as error:
+            log.warning("the container %s that a unit left can't be removed: %s", container[:12], error)
 
 
 class UnitRunner:
@@ -75,8 +87,10 @@ class UnitRunner:
         bound = isolation.of(unit, site.page)
         permit = self._permitted if site.permit and unit.fleet.stop_when_isolated is not None else None
         self._awaits_permit = False
-        self._processes = Processes(unit.name, cgroup, self._tell, bound, permit)
-        self._docker = DockerSteps(unit.name, cgroup, site.containers, self._tell, self._keep_container, bound, permit)
+        self._processes = Processes(unit.name, cgroup, self._tell, bound, permit, turns=site.turns)
+        self._docker = DockerSteps(
+            unit.name, cgroup, site.containers, self._tell, self._keep_container, bound, permit, turns=site.turns
+        )
         self._queue: asyncio.Queue[tuple[life.Event, str, bool]] = asyncio.Queue()
         self._stepping = False
         self._timer: asyncio.TimerHandle | None = None
@@ -99,9 +113,9 @@ class UnitRunner:
     def state(self) -> life.State:
         return self.record.state
 
-    def feed(self, event: life.Event) -> None:
-        """Queue an event."""
-        self._tell(event)
+    def feed(self, event: life.Event, reason: str = "") -> None:
+        """Queue an event; why it happens is saved with what comes of it."""
+        self._tell(event, reason)
 
     def _tell(self, event: life.Event, reason: str = "", *, ended: bool = False) -> None:
         idle = isinstance(event, life.Notified) and not (event.ready or event.stopping or event.main_pid)
@@ -184,8 +198,9 @@ class UnitRunner:
         await self._processes.close()
 
     async def remove(self) -> None:
-        """Forget a unit at rest: its record and control groups go, its journal stays."""
+        """Forget a unit at rest: its record, control groups and the container that it left go, its journal stays."""
         await self.close()
+        await drop_container(self.site.containers, self.record.last_container)
         try:
             await asyncio.to_thread(self.site.records.remove, self.name)
         except OSError as error:  # a later fleetd finds it at rest, and wanted by nobody
@@ -287,14 +302,11 @@ class UnitRunner:
                 old = self.record.last_container
                 self.record = replace(self.record, last_container=container)
             await self.save()
-        if old and await self.site.containers.find(old) is not None:
-            await self.site.containers.remove(old, force=False, volumes=True)
+        await drop_container(self.site.containers, old)
 
-    def _command(self, phase: str, index: int) -> Command:
+    def _command(self, phase: Phase, index: int) -> Command:
         assert self.unit.service is not None
-        phases: tuple[Phase, ...] = ("condition", "start-pre", "start", "start-post", "reload", "stop", "stop-post")
-        known = next(one for one in phases if one == phase)
-        return self.unit.service.commands(known)[index]
+        return self.unit.service.commands(phase)[index]
 
     @staticmethod
     def _is_docker(command: Command) -> bool:
@@ -330,11 +342,15 @@ class UnitRunner:
             self._emptying = asyncio.create_task(self._watch_empty(), name=f"{self.name} emptying")
 
     async def _watch_empty(self) -> None:
-        while self._docker.busy or not self._processes.empty():
+        while self._docker.busy or self._lives() or not await asyncio.to_thread(self._processes.empty):
             if self.state.active != "deactivating":
                 return
             await asyncio.sleep(EMPTY_POLL_S)
         self._tell(life.Emptied(boot_seconds()))
+
+    def _lives(self) -> bool:
+        """Whether the end of its main or control process is not known yet: then there is nothing to look at."""
+        return self.state.main is not None or self.state.control is not None
 
     def _arm(self, pause: float = 0.0) -> None:
         """Set the unit's one timer to the state's deadline, but not before `pause` seconds."""

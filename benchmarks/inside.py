@@ -47,17 +47,19 @@ def bundle(place: Path) -> None:
 
 
 def containers(place: Path, count: int) -> dict[str, list[float]]:
-    """`docker run --rm busybox true` and `runc run` of the same program, in turns. The first pair is not counted."""
+    """`docker` and `dock run --rm busybox true` and `runc run` of the same program, in turns. The first turn is not
+    counted."""
     bundle(place / "bundle")
-    took: dict[str, list[float]] = {"docker run": [], "runc run": [], "docker version": []}
+    took: dict[str, list[float]] = {"docker run": [], "dock run": [], "runc run": [], "docker version": []}
     for number in range(count + 1):
-        pair = {
+        turn = {
             "docker run": timed("docker", "run", "--rm", "busybox", "true"),
+            "dock run": timed("dock", "run", "--rm", "busybox", "true"),
             "runc run": timed("runc", "run", "--bundle", str(place / "bundle"), f"bench-{os.getpid()}-{number}"),
             "docker version": timed("docker", "version"),
         }
         if number:
-            for name, seconds in pair.items():
+            for name, seconds in turn.items():
                 took[name].append(seconds)
     return took
 

@@ -115,9 +115,10 @@ def measure(place: Path, count: int, say: Callable[[str], None], left_out: Calla
 
 
 def _containers(took: dict[str, list[float]]) -> Iterator[Row]:
-    for name, pick in (("p50", statistics.median), ("p95", _p95)):
-        figures = {"ours": pick(took["docker run"]) * 1e3, "runc run": pick(took["runc run"]) * 1e3}
-        yield Row(f"docker run --rm busybox true: {name}", "ms", "less", figures)
+    for client in ("docker", "dock"):
+        for name, pick in (("p50", statistics.median), ("p95", _p95)):
+            figures = {"ours": pick(took[f"{client} run"]) * 1e3, "runc run": pick(took["runc run"]) * 1e3}
+            yield Row(f"{client} run --rm busybox true: {name}", "ms", "less", figures)
     yield Row(
         "docker version, for the client's own part: p50",
         "ms",

@@ -26,6 +26,13 @@ import (
 
 func main() {{ etcdmain.Main(os.Args) }}
 """
+CLIENT_MODULE = "go.etcd.io/etcd/etcdctl/v3"
+CLIENT_MAIN = f"""package main
+
+import "{CLIENT_MODULE}/ctlv3"
+
+func main() {{ ctlv3.MustStart() }}
+"""
 
 
 @dataclass(frozen=True)
@@ -55,25 +62,35 @@ def etcd(path: str) -> Peer:
 
 def newest() -> tuple[Peer | None, str]:
     """The newest etcd, built once under build/peers-go; without it, a sentence that says why."""
-    program = GO_PLACE / "etcd"
+    program, note = _built(GO_PLACE, "etcd", MODULE, MAIN)
+    return (etcd(program), "") if program else (None, note)
+
+
+def newest_client() -> tuple[str | None, str]:
+    """The newest etcdctl, likewise."""
+    return _built(GO_PLACE / "client", "etcdctl", CLIENT_MODULE, CLIENT_MAIN)
+
+
+def _built(place: Path, name: str, module: str, main: str) -> tuple[str | None, str]:
+    program = place / name
     if program.is_file():
-        return etcd(str(program)), ""
+        return str(program), ""
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if go is None:
-        return None, "The newest etcd is left out, since there is no Go to build it with."
-    GO_PLACE.mkdir(parents=True, exist_ok=True)
-    (GO_PLACE / "main.go").write_text(MAIN)
-    (GO_PLACE / "go.mod").write_text("module etcd\n\ngo 1.24\n")
-    print("building the newest etcd ...", file=sys.stderr, flush=True)
+        return None, f"The newest {name} is left out, since there is no Go to build it with."
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "main.go").write_text(main)
+    (place / "go.mod").write_text(f"module {name}\n\ngo 1.24\n")
+    print(f"building the newest {name} ...", file=sys.stderr, flush=True)
     try:
-        for words in (["get", f"{MODULE}@latest"], ["mod", "tidy"], ["build", "-o", "etcd", "."]):
-            subprocess.run([go, *words], cwd=GO_PLACE, capture_output=True, text=True, timeout=GO_TIMEOUT_S, check=True)
+        for words in (["get", f"{module}@latest"], ["mod", "tidy"], ["build", "-o", name, "."]):
+            subprocess.run([go, *words], cwd=place, capture_output=True, text=True, timeout=GO_TIMEOUT_S, check=True)
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return None, f"The newest etcd is left out, since it can't be built here: {last}"
+        return None, f"The newest {name} is left out, since it can't be built here: {last}"
     except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f"The newest etcd is left out, since it can't be built here: {error}"
-    return etcd(str(program)), ""
+        return None, f"The newest {name} is left out, since it can't be built here: {error}"
+    return str(program), ""
 
 
 def find(with_newest: bool) -> tuple[list[Peer], list[str]]:

@@ -1,0 +1,1 @@
+"""The command lines: fleetctl, kvctl, dock and fleet-lab."""

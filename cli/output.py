@@ -1,13 +1,12 @@
-"""What every command prints with: tables that line up, JSON, errors. Colour only on a terminal."""
+"""What every command prints with: tables that line up, errors. Colour only on a terminal."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 GAP = "  "
 
@@ -16,6 +15,11 @@ def width(text: str) -> int:
     """Columns of a terminal that a text takes."""
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return len(text) + wide - sum(unicodedata.combining(letter) != 0 for letter in text)
+
+
+def is_text(word: str) -> bool:
+    """Whether a word of the command line is UTF-8; Python keeps other bytes as surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -27,11 +31,6 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         GAP.join(cell + " " * (wide - width(cell)) for cell, wide in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def to_json(value: Any) -> str:
-    """One value, indented, letters as they are."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def red(text: str) -> str:

@@ -18,8 +18,8 @@ USAGE = 2
 FAILURE = 1
 
 
-class AlreadyRunning(Exception):
-    """Another fleetd holds this data directory."""
+class Unusable(Exception):
+    """The data directory can't be written, or another fleetd holds it."""
 
 
 def lock(data_dir: Path) -> TextIO:
@@ -28,16 +28,19 @@ def lock(data_dir: Path) -> TextIO:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = (data_dir / "lock").open("a+")
     except OSError as error:
-        raise AlreadyRunning(f"can't use --data-dir {data_dir}: {error.strerror}") from error
+        raise Unusable(f"can't use --data-dir {data_dir}: {error.strerror}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         handle.seek(0)
-        raise AlreadyRunning(f"another fleetd (pid {handle.read().strip()}) uses {data_dir}") from error
-    handle.seek(0)
-    handle.truncate()
-    handle.write(str(os.getpid()))
-    handle.flush()
+        raise Unusable(f"another fleetd (pid {handle.read().strip()}) uses {data_dir}") from error
+    try:
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+    except OSError as error:
+        raise Unusable(f"can't write in --data-dir {data_dir}: {error.strerror}") from error
     return handle
 
 
@@ -57,6 +60,9 @@ async def _until_told(config: Config) -> None:
 def _sentences(error: BaseException) -> list[str]:
     if isinstance(error, BaseExceptionGroup):
         return [line for part in error.exceptions for line in _sentences(part)]
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return [f"{place}{error.strerror}"]
     return [str(error) or type(error).__name__]
 
 
@@ -82,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(forget_pledge(config.data_dir / "cluster.json"))
             else:
                 asyncio.run(_until_told(config))
-    except* (AlreadyRunning, ClusterRecordError, Twin, IdentityError, RegistryError, OSError) as group:
+    except* (Unusable, ClusterRecordError, Twin, IdentityError, RegistryError, OSError) as group:
         for line in _sentences(group):
             print(f"fleetd: {line}", file=sys.stderr)
         failed = FAILURE

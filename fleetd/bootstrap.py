@@ -19,7 +19,7 @@ from agent.nodeapi import VERSION, NodeClients
 from agent.pb import node_pb2 as pb
 from fleetd import store
 from fleetd.config import NODE_PORT, Config
-from fleetd.forming import AskPledges, Found, Join, Peer, Record, Step, Wait, answer_pledge, decide, rejoin
+from fleetd.forming import AskPledges, ClusterRecord, Found, Join, Peer, Step, Wait, answer_pledge, decide, rejoin
 from fleetd.registry.records import Presence
 
 log = logging.getLogger("fleetd.bootstrap")
@@ -37,12 +37,12 @@ class Twin(Exception):
     """Another live machine has this machine's id; the text says where and what to do."""
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path) -> ClusterRecord:
     """The record on disk, or a fresh one. Raises ClusterRecordError when it is damaged or newer than this program."""
     try:
         text = path.read_text()
     except FileNotFoundError:
-        return Record()
+        return ClusterRecord()
     try:
         table = json.loads(text)
         if table["version"] > RECORD_VERSION:
@@ -51,7 +51,7 @@ def read_record(path: Path) -> Record:
                 "install the newer one again"
             )
         table["store_endpoints"] = tuple(table["store_endpoints"])
-        return Record(**table)
+        return ClusterRecord(**table)
     except (ValueError, KeyError, TypeError) as error:
         raise ClusterRecordError(
             f"{path} is damaged ({error}): restore it, or empty the data directory to join anew"
@@ -145,9 +145,11 @@ class Bootstrap:
             raise self._twin_at(address)
 
     def addresses(self) -> set[str]:
-        """Where to ask: what mDNS found and what the user named."""
+        """Where to ask: what mDNS found, what the user named, and who holds this machine's pledge: nobody else may have
+        named that one."""
         static = {peer if ":" in peer else f"{peer}:{NODE_PORT}" for peer in self._config.peers}
-        return (static | set(self._discovered())) - {self._config.node_address}
+        holder = {self.record.pledged_address} if self.record.pledged_address else set()
+        return (static | holder | set(self._discovered())) - {self._config.node_address}
 
     async def look(self, addresses: Iterable[str] | None = None) -> dict[str, Peer]:
         """Ask everyone, or those at `addresses`, at once who they are; those who answered, by machine-id."""
@@ -159,7 +161,7 @@ class Bootstrap:
             raise self._twin_at(self._twin)
         return self.seen
 
-    async def form(self) -> Record:
+    async def form(self) -> ClusterRecord:
         """Return once this machine has a place: the record of a member or client."""
         while True:
             lost = store.lost(self._config, self.record)
@@ -211,7 +213,7 @@ class Bootstrap:
             elif answer is not None:
                 self.say(f"{peer.machine_id} gives no pledge: {answer.why}")
 
-    def _found(self) -> Record:
+    def _found(self) -> ClusterRecord:
         """Write that we found, then found; after a crash the same cluster id is founded again."""
         if self.record.phase != "founding":
             self.save(

@@ -146,7 +146,9 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file (default {DEFAULT_FILE}, if there)")
     for name, field in Config.model_fields.items():
-        text = field.description
+        text = field.description or ""
+        if isinstance(field.default, str | int | Path) and not isinstance(field.default, bool):
+            text += f" (default {field.default})"
         if name in ("mdns", "insecure"):
             command.add_argument(flag(name), dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif name == "metadata" or name in LIST_FIELDS:
@@ -182,6 +184,8 @@ def _plain(name: str, value: object, origin: str) -> object:
     if name in LIST_FIELDS:
         items = value if isinstance(value, list) else [value]
         return tuple(part for text in items for part in str(text).split(",") if part)
+    if value == "" and Config.model_fields[name].annotation in (Path, Path | None):
+        raise ConfigError(f"{origin}: a path is not empty")
     return value
 
 
@@ -198,9 +202,11 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> tuple[
     path = arguments.config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
     if path is not None:
         try:
-            table: dict[str, Any] = tomllib.loads(path.read_text())
+            table: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: {error}") from error
         for key, value in table.items():

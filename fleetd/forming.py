@@ -1,7 +1,7 @@
 """How machines become one cluster: the decisions, without sockets, clocks or disks.
 
-A machine knows its durable :class:`Record` and what others answered to `Hello`; `decide` says what to do next, and
-`answer_pledge` what to answer a candidate. `bootstrap.py` is the shell that acts and writes the record first.
+A machine knows its durable :class:`ClusterRecord` and what others answered to `Hello`; `decide` says what to do next,
+and `answer_pledge` what to answer a candidate. `bootstrap.py` is the shell that acts and writes the record first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Role = Literal["voter", "client"]
 
 
 @dataclass(frozen=True)
-class Record:
+class ClusterRecord:
     """What a machine has on disk about its cluster; written and synced before it is acted on."""
 
     version: int = 1
@@ -74,7 +74,7 @@ class Join:
 Step = Wait | AskPledges | Found | Join
 
 
-def decide(me: str, expect: int, record: Record, seen: Mapping[str, Peer], granted: frozenset[str]) -> Step:
+def decide(me: str, expect: int, record: ClusterRecord, seen: Mapping[str, Peer], granted: frozenset[str]) -> Step:
     """The next step of an unformed machine. `granted` holds the ids of those whose pledge we hold."""
     if record.phase == "founding":
         return Found()
@@ -104,7 +104,7 @@ def decide(me: str, expect: int, record: Record, seen: Mapping[str, Peer], grant
     return AskPledges(tuple(seen[name] for name in sorted(seen) if name not in granted))
 
 
-def rejoin(record: Record, seen: Mapping[str, Peer]) -> Join | Wait:
+def rejoin(record: ClusterRecord, seen: Mapping[str, Peer]) -> Join | Wait:
     """The next step of a member whose part of the store is gone: back into its own cluster, never another, and it never
     founds, since acknowledged writes may live on in the others."""
     formed = sorted(peer.address for peer in seen.values() if peer.cluster_id == record.cluster_id)
@@ -126,7 +126,7 @@ class PledgeAnswer:
     release: bool = False
 
 
-def answer_pledge(me: str, record: Record, candidate: str, candidacy: bool, holder: Peer | None) -> PledgeAnswer:
+def answer_pledge(me: str, record: ClusterRecord, candidate: str, candidacy: bool, holder: Peer | None) -> PledgeAnswer:
     """What to tell `candidate`.
 
     `candidacy`: we hold or ask for pledges ourselves. `holder`: what the machine that holds our pledge answers now,

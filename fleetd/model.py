@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
-DesiredState = Literal["inactive", "loaded", "launched"]
+from fleetd.registry.records import Desired
 
 
 class Entity(BaseModel):
@@ -27,7 +25,7 @@ class UnitRequest(Entity):
     """What a PUT of a unit may say. `text` is ours: the file as it was written."""
 
     name: str = ""
-    desired_state: DesiredState = Field(alias="desiredState")
+    desired_state: Desired = Field(alias="desiredState")
     options: list[UnitOption] | None = None
     text: str | None = None
     replace: bool = False
@@ -44,8 +42,8 @@ class UnitEntity(Entity):
 
     name: str
     options: list[UnitOption]
-    desired_state: DesiredState = Field(alias="desiredState")
-    current_state: DesiredState = Field(alias="currentState")
+    desired_state: Desired = Field(alias="desiredState")
+    current_state: Desired = Field(alias="currentState")
     hash: str = ""
     """SHA1 of the file (ours)."""
     machine_id: str = Field("", alias="machineID")

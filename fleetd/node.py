@@ -9,23 +9,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent import identity, nodeapi
+from agent import identity, nodeapi, vacuum
 from agent.containers.container import Containers
 from agent.discovery import Discovery
 from agent.dockerapi.server import DockerApi, is_free
 from agent.exec_context import make_libexec
-from agent.supervisor import Supervisor, this_host
+from agent.identity import this_host
+from agent.supervisor import Supervisor
 from fleetd import store
 from fleetd.accepting import Accepting
+from fleetd.api.metrics import Metrics
 from fleetd.api.server import ApiServer
 from fleetd.bootstrap import Bootstrap
 from fleetd.config import NODE_PORT, Config
 from fleetd.engine.leader import Engine
 from fleetd.journals import Journals
 from fleetd.peers import PeerAnswers
-from fleetd.presence import PAGE, Presence
+from fleetd.presence import PAGE, MachineLease
 from fleetd.processes import Program
-from fleetd.registry import Registry, RegistryError
+from fleetd.registry import Registry, RegistryError, keys
 from fleetd.registry.records import Machine
 from fleetd.registry.reports import ClusterLink
 from fleetd.trust import Trust
@@ -53,26 +55,30 @@ class Node:
         self.boot = identity.boot()
         trust = Trust(config)
         self._trust = trust
-        self._clients = nodeapi.NodeClients(trust.channel)
+        self._node_clients = nodeapi.NodeClients(trust.channel)
         self._addresses: dict[str, str] = {}
-        self._bootstrap = Bootstrap(config, self.machine_id, self.boot, self._clients, self._addresses.values)
+        self._bootstrap = Bootstrap(config, self.machine_id, self.boot, self._node_clients, self._addresses.keys)
         self._client = Client(store.endpoints(config, self._bootstrap.record))
+        self._engines_client = self._client.sibling()
+        self._own_store = Client(config.client_urls[-1:])
+        self._engine: Engine | None = None
         self._overrides = config.run_dir / "peer-urls.json"
         self._whereabouts = Whereabouts(
             config,
             self.machine_id,
             self._bootstrap,
             self._client,
+            self._own_store,
             self._addresses,
             self._overrides,
             self._store_moved,
         )
         self._store: Program | None = None
-        self._presence: Presence | None = None
+        self._presence: MachineLease | None = None
         self._registry = Registry(self._client, self.machine_id)
         self._link = ClusterLink(self._client, self.machine_id)
         self._journals = Journals(
-            config.data_dir / "journal", self.machine_id, self.boot, self._registry, self._clients, NODE_PORT
+            config.data_dir / "journal", self.machine_id, self.boot, self._registry, self._node_clients, NODE_PORT
         )
         self._answers = PeerAnswers(config, self.machine_id, self.boot, self._bootstrap, self._journals.here)
         self._accepting = Accepting(self._client, self._waiting, self._bootstrap.addresses)
@@ -98,7 +104,8 @@ class Node:
                 await self._join(tasks)
         finally:
             await server.stop(grace=0)
-            await self._clients.close()
+            await self._node_clients.close()
+            await self._own_store.close()
             await self._client.close()
 
     def _api(self) -> ApiServer:
@@ -109,6 +116,10 @@ class Node:
             status=self.status,
             joined=self._waiting,
             accepts=self._accepting.why_not,
+            metrics=Metrics(
+                {"engine": self._engines_client.requests, "machine": self._client.requests},
+                lambda: self._engine is not None and self._engine.leading,
+            ),
         )
 
     def _waiting(self) -> str:
@@ -133,12 +144,21 @@ class Node:
             tasks.create_task(DockerApi(self._containers, sockets).run(), name="docker API")
             tasks.create_task(self._supervisor.run(), name="units")
             tasks.create_task(self._link.run(), name="reports")
+            tasks.create_task(
+                vacuum.run(self._config.data_dir / "journal", self._written_journals, self._supervisor.units),
+                name="journals",
+            )
+
+    async def _written_journals(self) -> set[str]:
+        units = await self._supervisor.written_journals()
+        return units | {one.log_dir for one in self._containers.list() if one.state == "running"}
 
     async def _discover(self) -> None:
         if not self._config.mdns or self._config.on_loopback:
             return
-        discovery = Discovery(self.machine_id, self._config.listen_address, NODE_PORT, self._discovered)
-        discovery.addresses = self._addresses
+        discovery = Discovery(
+            self.machine_id, self._config.listen_address, NODE_PORT, self._addresses, self._discovered
+        )
         try:
             await discovery.start()
         except OSError as error:
@@ -166,7 +186,7 @@ class Node:
             record = self._bootstrap.record
             if self._store is not None:
                 self._store.env.update(store.member_env(record))
-        voters = Voters(self._client, self._config.voters, record.cluster_id)
+        voters = Voters(self._client, self._config.voters, record.cluster_id, foreign=self._config.kv_endpoints)
         self._answers.voters = voters
         await self._registry.register_machine(self._machine())
         self._presence = self._make_presence()
@@ -176,8 +196,10 @@ class Node:
             tasks.create_task(voters.promote(self.machine_id), name="promotion")
         tasks.create_task(self._expect_voters(), name="expected voters")
         tasks.create_task(self._accepting.run(), name="accepting")
-        engine = Engine(self._client, self.machine_id, booted=booted, compacts=not self._config.kv_endpoints)
-        tasks.create_task(engine.run(), name="engine")
+        self._engine = Engine(
+            self._engines_client, self.machine_id, booted=booted, compacts=not self._config.kv_endpoints
+        )
+        tasks.create_task(self._engine.run(), name="engine")
         log.info("machine %s is up in cluster %s", self.machine_id, record.cluster_id)
 
     async def _check_presence(self) -> None:
@@ -193,7 +215,10 @@ class Node:
         await self._bootstrap.check_presence(presence)
 
     async def _expect_voters(self, *, founding: bool = False) -> None:
-        """The founder says how many voters units wait for; started with a smaller --bootstrap-expect, it says less."""
+        """The founder says how many voters units wait for; started with a smaller --bootstrap-expect, it says less.
+        Nobody waits for members of a store that is not ours."""
+        if self._config.kv_endpoints:
+            return
         while True:
             try:
                 await self._accepting.expect(
@@ -221,7 +246,7 @@ class Node:
     async def _store_answers(self) -> None:
         while True:
             try:
-                await self._client.get(b"/fleet/v1/", count_only=True)
+                await self._client.get(keys.ROOT, count_only=True)
                 return
             except StoreError as error:
                 self._bootstrap.say(f"waiting for the store: {error}")
@@ -242,8 +267,8 @@ class Node:
         if self._store is not None and record.role == "client":
             self._store.replace(store.gateway_argv(self._config, record.store_endpoints))
 
-    def _make_presence(self) -> Presence:
-        return Presence(
+    def _make_presence(self) -> MachineLease:
+        return MachineLease(
             self._config.run_dir,
             self._config.data_dir / "log",
             shutil.which("fleet-presence") or str(Path(__file__).with_name("fleet-presence")),

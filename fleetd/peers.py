@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from agent.nodeapi import VERSION
 from agent.pb import node_pb2 as pb
@@ -41,10 +41,18 @@ class PeerAnswers:
             pledged_to=record.pledged_to,
             pledged_address=record.pledged_address,
             address=self._config.node_address,
-            store_endpoints=self._config.client_urls[:1]
-            if formed and record.role == "voter"
-            else record.store_endpoints,
+            store_endpoints=self._store_endpoints(),
             bootstrap_expect=self._config.bootstrap_expect,
+        )
+
+    def _store_endpoints(self) -> Sequence[str]:
+        record = self._bootstrap.record
+        if self._config.kv_endpoints:
+            return self._config.kv_endpoints
+        return (
+            self._config.client_urls[:1]
+            if record.phase == "member" and record.role == "voter"
+            else record.store_endpoints
         )
 
     async def pledge(self, request: pb.PledgeRequest) -> pb.PledgeResponse:

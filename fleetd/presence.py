@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from fleetd.processes import Program
+from fleetd.registry.records import LEASE_TTL_S
 
 log = logging.getLogger("fleetd.presence")
 
-LEASE_TTL_S = 3
 GRACE_S = 60
 CHECK_IN_S = 1.0
 CONNECT_RETRY_S = 0.05
@@ -25,7 +25,7 @@ LINE_BYTES = 64 * 1024
 HasLease = Callable[[int, bool | None], Awaitable[None]]
 
 
-class Presence:
+class MachineLease:
     """The machine's lease, as fleetd sees it."""
 
     def __init__(self, run_dir: Path, log_dir: Path, program: str, endpoints: Sequence[str]) -> None:

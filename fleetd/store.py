@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleetd.config import CLIENT_PORT, Config
-from fleetd.forming import Record
+from fleetd.forming import ClusterRecord
 
 HEARTBEATS_PER_ELECTION = 6
 STORE_FOLDER = "store"
@@ -15,7 +15,7 @@ IDENTITY_FILE = "member.json"
 """The store writes it last, when it has founded or joined."""
 
 
-def member_argv(config: Config, machine_id: str, record: Record, overrides: Path) -> list[str]:
+def member_argv(config: Config, machine_id: str, record: ClusterRecord, overrides: Path) -> list[str]:
     """The command of this machine's store member; how it begins is in `member_env`."""
     argv = [
         sys.executable,
@@ -45,7 +45,7 @@ def member_argv(config: Config, machine_id: str, record: Record, overrides: Path
     return [*argv, "--insecure"] if config.insecure else argv
 
 
-def member_env(record: Record) -> dict[str, str]:
+def member_env(record: ClusterRecord) -> dict[str, str]:
     """How a member with an empty data directory begins. Not among the flags: a running member is adopted by those.
 
     Once a founder is a member it has `existing` here too: an empty disk is a lost one, and founds no second cluster.
@@ -57,7 +57,7 @@ def member_env(record: Record) -> dict[str, str]:
     }
 
 
-def lost(config: Config, record: Record) -> bool:
+def lost(config: Config, record: ClusterRecord) -> bool:
     """Tell whether this machine was a member whose part of the store is gone: it must join anew, under a new id."""
     mine = record.phase == "member" and record.role == "voter" and not config.kv_endpoints
     return mine and not (config.data_dir / STORE_FOLDER / IDENTITY_FILE).exists()
@@ -70,7 +70,7 @@ def gateway_argv(config: Config, endpoints: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "kvstore", "gateway", "start", "--endpoints", hosts, "--listen-addr", listen]
 
 
-def endpoints(config: Config, record: Record) -> tuple[str, ...]:
+def endpoints(config: Config, record: ClusterRecord) -> tuple[str, ...]:
     """Where this machine's own store client connects: the local member first."""
     if config.kv_endpoints:
         return config.kv_endpoints

@@ -12,12 +12,13 @@ import grpc.aio
 from fleetd.config import Config
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-KEEPALIVE_MS = 2_000
+KEEPALIVE_MS = 10_000
+KEEPALIVE_TIMEOUT_MS = 2_000
 RECONNECT_MS = 1_000
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS * 5),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.so_reuseport", 0),
     # A machine that lost its power is back in seconds; the library's own pauses grow to two minutes.
     ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),

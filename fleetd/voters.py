@@ -1,7 +1,8 @@
 """Which machines are members of the store: lets joiners in, one learner at a time, and promotes what has caught up.
 
 The first `--voters` machines vote; the others use the store through a gateway. A machine that comes back with an empty
-disk is a new member: its old one is removed first, and no member id is ever used twice.
+disk is a new member: its old one is removed first, and no member id is ever used twice. The membership of a store that
+is not ours (`--kv-endpoints`) is nobody's to change.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.pb import node_pb2 as pb
@@ -77,9 +78,17 @@ class Voters:
     """The store's membership, as one machine may change it."""
 
     def __init__(
-        self, client: Client, voters: int, cluster_id: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        client: Client,
+        voters: int,
+        cluster_id: str,
+        *,
+        foreign: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`foreign` are the client URLs of a store that is not ours."""
         self._client = client
+        self._foreign = foreign
         self._clock = clock
         self._waits_for: tuple[int, float] = (0, 0.0)
         self._voters = voters
@@ -88,6 +97,8 @@ class Voters:
 
     async def join(self, request: pb.JoinRequest) -> pb.JoinResponse:
         """Answer a machine that asks to be let in."""
+        if self._foreign:
+            return pb.JoinResponse(cluster_id=self._cluster_id, voters=self._voters, store_endpoints=self._foreign)
         try:
             async with asyncio.timeout(ADMIT_TIMEOUT_S), self._lock:
                 return await self._join(request)

@@ -75,6 +75,20 @@ def settled(members: Iterable[Member], seen: Mapping[str, Peer]) -> bool:
     )
 
 
+def steps_aside(me: Member, url: str, members: Iterable[Member], seen: Mapping[str, Peer]) -> bool:
+    """Whether this member, which is at `url` now, must give up its own URL in the membership first: that one is
+    another member's by now, whose URL is a third one's, and so on around, as when two have swapped their addresses.
+    The membership takes no URL twice, so of such a ring the member with the smallest id makes room."""
+    holders = {one: member for member in members for one in member.peer_urls}
+    ring = [me]
+    while (holder := holders.get(url)) is not None and holder not in ring:
+        ring.append(holder)
+        if holder.name not in seen:
+            return False
+        url = peer_url(seen[holder.name])
+    return holder is me and len(ring) > 1 and me.id == min(member.id for member in ring)
+
+
 class Whereabouts:
     """Keeps this machine's knowledge of the members' addresses fresh, and the members' of its own."""
 
@@ -84,16 +98,18 @@ class Whereabouts:
         machine_id: str,
         bootstrap: Bootstrap,
         client: Client,
+        own: Client,
         discovered: Mapping[str, str],
         overrides: Path,
         moved: Callable[[], None],
     ) -> None:
-        """`discovered` is what mDNS says, by names that begin with a machine-id; `moved` is called when the record's
-        `store_endpoints` have changed."""
+        """`own` asks this machine's member alone; `discovered` is what mDNS says: address -> a name that begins with a
+        machine-id; `moved` is called when the record's `store_endpoints` have changed."""
         self._config = config
         self._me = machine_id
         self._bootstrap = bootstrap
         self._client = client
+        self._own = own
         self._discovered = discovered
         self._overrides = overrides
         self._moved = moved
@@ -111,7 +127,7 @@ class Whereabouts:
         large cluster does not ask itself all around for each machine that comes."""
         if not self._names:
             return self._bootstrap.addresses()
-        elsewhere = {address for name, address in self._discovered.items() if name.split(".")[0] not in self._names}
+        elsewhere = {address for address, name in self._discovered.items() if name.split(".")[0] not in self._names}
         return self._bootstrap.addresses() - elsewhere
 
     async def run(self) -> None:
@@ -136,25 +152,29 @@ class Whereabouts:
                         self._news.set()
 
     async def _round(self) -> bool:
-        """Look once; true when nothing is left to do until there is news."""
+        """Look once; true when nothing is left to do until there is news. A member goes by what it knows itself: the
+        others may be ahead of it, and it can only follow them with the overrides that its own knowledge needs."""
         cluster = self._bootstrap.record.cluster_id
-        members = await self._members(linearizable=False)
-        self._names = frozenset(member.name for member in members) or self._names
+        voter = self._bootstrap.record.role == "voter"
+        own = await self._members(self._own, linearizable=False) if voter else ()
+        known = own or await self._members(self._client, linearizable=False)
+        self._names = frozenset(member.name for member in known) or self._names
         self._asked = self._candidates()
         answers = await self._bootstrap.look(self._asked)
         seen = {name: peer for name, peer in answers.items() if peer.cluster_id == cluster}
-        voter = self._bootstrap.record.role == "voter"
-        if voter and members:
-            self._override(overrides(members, seen))
-        self._follow(endpoints(self._me, members, seen))
-        members = await self._members(linearizable=True)
-        told = not voter or await self._tell(members)
-        return told and bool(members) and settled(members, seen)
+        if own:
+            self._override(overrides(own, seen))
+        self._follow(endpoints(self._me, known, seen))
+        members = await self._members(self._client, linearizable=True)
+        told = not voter or await self._tell(members, seen)
+        follows = not voter or set(own) == set(members)
+        return told and follows and bool(members) and settled(members, seen)
 
-    async def _members(self, *, linearizable: bool) -> tuple[Member, ...]:
+    @staticmethod
+    async def _members(client: Client, *, linearizable: bool) -> tuple[Member, ...]:
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
-                return (await self._client.member_list(linearizable)).members
+                return (await client.member_list(linearizable)).members
         except (StoreError, TimeoutError) as error:
             log.debug("the store's members can't be read now: %s", error)
             return ()
@@ -174,18 +194,21 @@ class Whereabouts:
         self._bootstrap.save(store_endpoints=found)
         self._moved()
 
-    async def _tell(self, members: Iterable[Member]) -> bool:
-        """Write this machine's own peer URL into the membership; true when it is there."""
+    async def _tell(self, members: tuple[Member, ...], seen: Mapping[str, Peer]) -> bool:
+        """Write this machine's own peer URL into the membership; true when it is there. A member that makes room for
+        another one is known by its client URL for a moment, which nobody else can have; peers go by the overrides."""
         mine = next((member for member in members if member.name == self._me), None)
         if mine is None:
             return False
         if tuple(mine.peer_urls) == (self._config.peer_url,):
             return True
+        aside = steps_aside(mine, self._config.peer_url, members, seen)
+        url = mine.client_urls[0] if aside and mine.client_urls else self._config.peer_url
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
-                await self._client.member_update(mine.id, [self._config.peer_url])
+                await self._client.member_update(mine.id, [url])
         except (StoreError, TimeoutError) as error:
             log.warning("the store does not take this machine's new address yet: %s", error)
             return False
-        log.info("member %x is known at %s now", mine.id, self._config.peer_url)
-        return True
+        log.info("member %x is known at %s now", mine.id, url)
+        return not aside

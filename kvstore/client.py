@@ -1,5 +1,5 @@
 """The asyncio client of any etcd v3 cluster. Connections, retries, fail-over and resumed watches are native
-(`kvstore/src/client`); this turns numbers of native calls into awaitables.
+(`kvstore/src/client`), awaiting them is in `calls`; this is what a program calls.
 
 A call raises a `kvstore.errors.StoreError`. Reads are retried on other endpoints; a write is only when it certainly
 was not sent. Cancelling a call cancels it on the wire.
@@ -7,19 +7,24 @@ was not sent. Cancelling a call cancels it on the wire.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kvstore import messages, wire
 from kvstore._core import NativeClient
-from kvstore.errors import StoreError, of_status
+from kvstore.calls import Calls
+from kvstore.errors import of_status
 from kvstore.model import (
     Compare,
     DeleteResult,
     Header,
     KeyValue,
     LeaseGrant,
+    Leases,
     LeaseTimeToLive,
+    Login,
     Member,
     Members,
     Op,
@@ -29,6 +34,7 @@ from kvstore.model import (
     Status,
     TxnResult,
 )
+from kvstore.tls import Tls
 from kvstore.watching import Watch
 
 __all__ = ["Client", "Watch", "prefix_end"]
@@ -41,14 +47,24 @@ def prefix_end(prefix: bytes) -> bytes:
 
 
 class Client:
-    """One per event loop, and used from there alone. `timeout` bounds each call, in seconds."""
+    """One per event loop, and used from there alone. `timeout` bounds each call, in seconds. A call that is not
+    `patient` ends when every endpoint has refused a connection; watches always are. Endpoints are `host:port` or URLs:
+    `http://`, `https://`, `unix:///path`, `unixs:///path`. `login` is a user's name and password, or an empty name and
+    a token, for a store with authentication."""
 
-    def __init__(self, endpoints: Sequence[str], *, timeout: float = 5.0) -> None:
-        self._native = NativeClient(list(endpoints), timeout)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._watches: dict[int, Watch] = {}
-        self._closed = False
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        timeout: float = 5.0,
+        patient: bool = True,
+        tls: Tls | None = None,
+        login: Login | None = None,
+    ) -> None:
+        self._calls = Calls(endpoints, timeout, patient, tls, login)
+        self.requests: Counter[str] = Counter()
+        """Requests so far by kind (`range`, `put`, `txn` ...), each once however often it was tried. A transaction
+        counts itself and the operations in both of its branches."""
 
     async def __aenter__(self) -> Client:
         return self
@@ -56,62 +72,39 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def sibling(self) -> Client:
+        """A client on the same connections that counts its own requests. Closing one closes both."""
+        sibling = copy.copy(self)
+        sibling.requests = Counter()
+        return sibling
+
     async def close(self) -> None:
         """End every call and watch with an error, and all connections."""
-        if self._closed:
-            return
-        self._closed = True
-        self._native.close()
-        if self._loop is not None:
-            self._loop.remove_reader(self._native.fileno())
-        error = StoreError("cancelled", "The store client is closed.")
-        for future in self._calls.values():
-            if not future.done():
-                future.set_exception(error)
-        for watch in self._watches.values():
-            watch.fail(error)
-        self._calls.clear()
-        self._watches.clear()
+        self._calls.close()
 
     def set_endpoints(self, endpoints: Sequence[str]) -> None:
         """Replace the endpoints; calls and watches go on."""
-        self._native.set_endpoints(list(endpoints))
-
-    def _ready(self) -> asyncio.AbstractEventLoop:
-        if self._closed:
-            raise StoreError("cancelled", "The store client is closed.")
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._loop.add_reader(self._native.fileno(), self._drain)
-        return self._loop
-
-    def _drain(self) -> None:
-        for number, kind, value in self._native.drain():
-            future = self._calls.pop(number, None)
-            if future is not None:
-                if future.done():
-                    continue
-                if kind == "error":
-                    future.set_exception(of_status(*value))
-                else:
-                    future.set_result(value)
-                continue
-            watch = self._watches.get(number)
-            if watch is not None and watch.take(kind, value):
-                self._watches.pop(number, None)
-
-    async def _answer(self, number: int) -> Any:
-        future: asyncio.Future[Any] = self._ready().create_future()
-        self._calls[number] = future
-        try:
-            return await future
-        finally:
-            if self._calls.pop(number, None) is not None:
-                self._native.cancel(number)
+        self._calls.set_endpoints(endpoints)
 
     async def _operate(self, op: Op) -> Any:
-        self._ready()
-        return await self._answer(self._native.operate(op))
+        number = self._calls.native().operate(op)
+        self._count(op)
+        return await self._calls.answer(number)
+
+    async def operate(self, op: Op) -> Any:
+        """Carry out an operation that was made beforehand: a RangeResult, PutResult, DeleteResult or TxnResult."""
+        return _RESULTS[op.kind](await self._operate(op))
+
+    def _sending(self, kind: str) -> NativeClient:
+        """What a request of this kind is started with."""
+        native = self._calls.native()
+        self.requests[kind] += 1
+        return native
+
+    def _count(self, op: Op) -> None:
+        self.requests[_KINDS[op.kind]] += 1
+        for inner in (*op.success, *op.failure):
+            self._count(inner)
 
     async def get(
         self,
@@ -146,6 +139,25 @@ class Client:
         )
         return _range(await self._operate(op))
 
+    async def get_streamed(self, op: Op) -> RangeResult:
+        """Carry out an `Op.get` whose answer comes in pieces, which the store need not hold at once (etcd 3.7)."""
+        minimum_mod, maximum_mod, minimum_create, maximum_create = op.revisions
+        target, descending = op.sort
+        request = {
+            **{"key": op.key, "range_end": op.range_end, "limit": op.limit, "revision": op.revision},
+            **{"sort_order": (2 if descending else 1) if target else 0, "sort_target": _TARGETS.index(target or "key")},
+            **{"serializable": op.serializable, "keys_only": op.keys_only, "count_only": op.count_only},
+            **{"min_mod_revision": minimum_mod, "max_mod_revision": maximum_mod},
+            **{"min_create_revision": minimum_create, "max_create_revision": maximum_create},
+        }
+        data = wire.encode("RangeRequest", request)
+        pieces = await self._calls.answer(self._sending("range").gather("etcdserverpb.KV/RangeStream", data))
+        # Protobuf's merger of messages is that of their bytes.
+        whole = b"".join(wire.decode("RangeStreamResponse", pieces)["range_response"])
+        found = wire.decode("RangeResponse", whole)
+        kvs = tuple(KeyValue(**kv) for kv in found["kvs"])
+        return RangeResult(Header(**found["header"]), kvs, found["more"], found["count"])
+
     async def put(
         self,
         key: bytes,
@@ -170,8 +182,7 @@ class Client:
 
     async def compact(self, revision: int, physical: bool = False) -> Header:
         """Forget what was before a revision."""
-        self._ready()
-        return Header(*await self._answer(self._native.compact(revision, physical)))
+        return Header(*await self._calls.answer(self._sending("compact").compact(revision, physical)))
 
     def watch(
         self,
@@ -183,86 +194,80 @@ class Client:
         progress_notify: bool = False,
     ) -> Watch:
         """Watch a key or a range, from a revision or from now on; see Watch."""
-        return Watch(self, (key, range_end, start_revision, prev_kv, progress_notify))
-
-    def open_watch(self, watch: Watch, options: tuple[bytes, bytes, int, bool, bool]) -> int:
-        """For Watch alone."""
-        self._ready()
-        number = self._native.watch(*options)
-        self._watches[number] = watch
-        return number
-
-    def took(self, number: int) -> None:
-        """For Watch alone."""
-        self._native.more(number)
-
-    def close_watch(self, number: int) -> None:
-        """For Watch alone."""
-        self._watches.pop(number, None)
-        self._native.cancel(number)
+        self.requests["watch"] += 1
+        return Watch(self._calls, (key, range_end, start_revision, prev_kv, progress_notify))
 
     async def lease_grant(self, ttl: int, id: int = 0) -> LeaseGrant:
         """A lease of `ttl` seconds; the store chooses an id unless one is given."""
-        self._ready()
-        return LeaseGrant(*await self._answer(self._native.lease_grant(ttl, id)))
+        return _lease(await self._calls.answer(self._sending("lease_grant").lease_grant(ttl, id)))
 
-    async def lease_revoke(self, id: int) -> None:
+    async def lease_revoke(self, id: int) -> Header:
         """End a lease and delete its keys. Raises LeaseNotFound."""
-        self._ready()
-        await self._answer(self._native.lease_revoke(id))
+        return Header(*await self._calls.answer(self._sending("lease_revoke").lease_revoke(id)))
 
-    async def lease_keepalive(self, id: int) -> int:
-        """Renew a lease once; its TTL in seconds. Raises LeaseNotFound."""
-        self._ready()
-        ttl: int = await self._answer(self._native.lease_keepalive(id))
-        if ttl <= 0:
+    async def lease_keepalive(self, id: int) -> LeaseGrant:
+        """Renew a lease once. Raises LeaseNotFound."""
+        renewed = _lease(await self._calls.answer(self._sending("lease_keepalive").lease_keepalive(id)))
+        if renewed.ttl <= 0:
             raise of_status(5, "etcdserver: requested lease not found")
-        return ttl
+        return renewed
 
     async def lease_time_to_live(self, id: int, keys: bool = False) -> LeaseTimeToLive:
         """What is left of a lease, and with `keys` what hangs on it."""
-        self._ready()
-        lease, ttl, granted, held = await self._answer(self._native.lease_time_to_live(id, keys))
-        return LeaseTimeToLive(lease, ttl, granted, tuple(held))
+        head, lease, ttl, granted, held = await self._calls.answer(
+            self._sending("lease_time_to_live").lease_time_to_live(id, keys)
+        )
+        return LeaseTimeToLive(Header(*head), lease, ttl, granted, tuple(held))
 
-    async def leases(self) -> tuple[int, ...]:
-        """The ids of all leases."""
-        self._ready()
-        return tuple(await self._answer(self._native.leases()))
+    async def lease_list(self) -> Leases:
+        """All leases, and at which revision."""
+        head, ids = await self._calls.answer(self._sending("leases").leases())
+        return Leases(Header(*head), tuple(ids))
 
     async def member_list(self, linearizable: bool = True) -> Members:
         """Who is a member."""
-        self._ready()
-        return _members(await self._answer(self._native.member_list(linearizable)))
+        return _members(await self._calls.answer(self._sending("member_list").member_list(linearizable)))
 
     async def member_add(self, peer_urls: Sequence[str], learner: bool = False) -> Members:
         """Add a member; its id is the result's `subject`."""
-        self._ready()
-        return _members(await self._answer(self._native.member_add(list(peer_urls), learner)))
+        return _members(await self._calls.answer(self._sending("member_add").member_add(list(peer_urls), learner)))
 
     async def member_remove(self, id: int) -> Members:
         """Remove a member."""
-        self._ready()
-        return _members(await self._answer(self._native.member_remove(id)))
+        return _members(await self._calls.answer(self._sending("member_remove").member_remove(id)))
 
     async def member_update(self, id: int, peer_urls: Sequence[str]) -> Members:
         """Change a member's peer URLs."""
-        self._ready()
-        return _members(await self._answer(self._native.member_update(id, list(peer_urls))))
+        return _members(await self._calls.answer(self._sending("member_update").member_update(id, list(peer_urls))))
 
     async def member_promote(self, id: int) -> Members:
         """Make a learner that has caught up a voter."""
-        self._ready()
-        return _members(await self._answer(self._native.member_promote(id)))
+        return _members(await self._calls.answer(self._sending("member_promote").member_promote(id)))
+
+    async def call(self, method: str, request: Mapping[str, Any], *, endpoint: str | None = None) -> wire.Message:
+        """Any unary method of `kvstore.messages`, say `Auth/UserAdd`; the response as a dict of all its fields.
+
+        On `endpoint` alone when one is given; it need not be one of the client's. Raises StoreError.
+        """
+        found = messages.method(method)
+        native = self._sending(method)
+        data = wire.encode(found.request, request)
+        return wire.decode(
+            found.response, await self._calls.answer(native.unary(found.path, data, found.repeats, endpoint))
+        )
 
     async def status(self, endpoint: str) -> Status:
         """Ask one endpoint about itself; it need not be one of the client's."""
-        self._ready()
-        head, version, raft, sizes, learner, errors = await self._answer(self._native.status(endpoint))
+        head, version, raft, sizes, learner, errors = await self._calls.answer(self._sending("status").status(endpoint))
         leader, term, index, applied = raft
         size, used = sizes
         header = Header(*head)
         return Status(header, version, leader, term, index, applied, size, used, learner, tuple(errors))
+
+
+def _lease(value: Any) -> LeaseGrant:
+    header, id, ttl = value
+    return LeaseGrant(Header(*header), id, ttl)
 
 
 def _kv(value: Any) -> KeyValue | None:
@@ -297,4 +302,7 @@ def _members(value: Any) -> Members:
     )
 
 
+_TARGETS = ("key", "version", "create", "mod", "value")
+"""What to sort by, by the protocol's numbers."""
+_KINDS = {"get": "range", "put": "put", "delete": "delete_range", "txn": "txn"}
 _RESULTS: dict[str, Any] = {"get": _range, "put": _put, "delete": _delete, "txn": _txn}

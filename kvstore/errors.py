@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kvstore.model import Header
+
 CODES = (
     *("ok", "cancelled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "already_exists"),
     *("permission_denied", "resource_exhausted", "failed_precondition", "aborted", "out_of_range", "unimplemented"),
@@ -44,11 +46,19 @@ class FutureRevision(StoreError):
 
 
 class Compacted(StoreError):
-    """History at and before `revision` is gone (0 when the store did not say from where on it has it)."""
+    """History at and before `revision` is gone (0 when the store did not say from where on it has it). `header` is that
+    of the answer that said so, of a watch."""
 
-    def __init__(self, revision: int, message: str = "etcdserver: mvcc: required revision has been compacted") -> None:
+    def __init__(
+        self,
+        revision: int,
+        message: str = "etcdserver: mvcc: required revision has been compacted",
+        *,
+        header: Header | None = None,
+    ) -> None:
         super().__init__("out_of_range", message)
         self.revision = revision
+        self.header = header
 
 
 _BY_TEXT: tuple[tuple[str, type[StoreError]], ...] = (
@@ -58,6 +68,7 @@ _BY_TEXT: tuple[tuple[str, type[StoreError]], ...] = (
     ("request is too large", TooLarge),
     ("message larger than max", TooLarge),
     ("is a future revision", FutureRevision),
+    ("not supported for learner", Unavailable),
 )
 
 
@@ -70,5 +81,7 @@ def of_status(number: int, message: str) -> StoreError:
         if text in message:
             return kind(code, message)
     from_member = message.startswith("etcdserver:")
-    silent = code in ("unavailable", "deadline_exceeded") or (code in ("unknown", "cancelled") and not from_member)
+    # A connection that breaks shows as any of these.
+    broken = code in ("unknown", "cancelled", "internal") and not from_member
+    silent = code in ("unavailable", "deadline_exceeded") or broken
     return Unavailable(code, message) if silent else StoreError(code, message)

@@ -5,11 +5,18 @@ It knows names, kinds and defaults; whether values make sense together is the na
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kvstore.tls_flags import CERTIFICATES
+
 Value = str | int | bool | list[str] | list[tuple[str, str]]
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
 class FlagError(ValueError):
@@ -27,6 +34,8 @@ def _number(value: str) -> Value:
         raise FlagError(f"'{value}' is not a whole number") from None
     if number < 0:
         raise FlagError(f"'{value}' is negative")
+    if number > LARGEST:
+        raise FlagError(f"'{value}' is larger than {LARGEST}")
     return number
 
 
@@ -38,11 +47,60 @@ def _switch(value: str) -> Value:
         raise FlagError(f"'{value}' is neither true nor false") from None
 
 
+def _duration(value: str) -> Value:
+    return _milliseconds(value)
+
+
+def _milliseconds(value: str) -> int:
+    """Of a duration as Go writes it, such as 10m, 1h30m or 1.5s."""
+    parts = _DURATION.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise FlagError(f"'{value}' is no duration such as 10m, 1h30m or 500ms")
+    milliseconds = round(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    if not 0 < milliseconds <= LARGEST:
+        raise FlagError(f"'{value}' is not between 1ms and {LARGEST}ms")
+    return milliseconds
+
+
+def _retention(mode: str, text: str) -> int:
+    """Milliseconds of history for the mode `periodic`, where a bare number is of hours; else revisions. 0 is none."""
+    periodic = mode == "periodic"
+    if re.fullmatch(r"\+?\d+", text):
+        amount = int(text) * (_UNITS["h"] if periodic else 1)
+    else:
+        # Go's durations are numbers of nanoseconds, and etcd takes one for revisions too.
+        amount = _milliseconds(text) * (1 if periodic else 1_000_000)
+    if amount > LARGEST:
+        raise FlagError(f"'{text}' is larger than {LARGEST}")
+    return amount
+
+
+def _pause(value: str) -> Value:
+    """Milliseconds of a duration, of which there may be none."""
+    return 0 if re.fullmatch(r"0(ms|s|m|h)?", value) else _milliseconds(value)
+
+
+def _gates(value: str) -> Value:
+    """Feature gates that are switched: `Name=true,Name=false`."""
+    switched: list[tuple[str, str]] = []
+    for part in value.split(","):
+        if not part.strip():
+            continue
+        name, equals, text = part.strip().partition("=")
+        if not equals:
+            raise FlagError(f"missing bool value for {name}")
+        if name not in GATES:
+            raise FlagError(f"unrecognized feature gate: {name}")
+        switched.append((name, str(_switch(text)).lower()))
+    return switched
+
+
 def _urls(value: str) -> Value:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-def _members(value: str) -> Value:
+def members(value: str) -> list[tuple[str, str]]:
+    """Names and peer URLs of `name=url,name=url`. Raises FlagError."""
     pairs: list[tuple[str, str]] = []
     for part in value.split(","):
         if not part.strip():
@@ -52,6 +110,10 @@ def _members(value: str) -> Value:
             raise FlagError(f"'{part}' is not of the form name=url")
         pairs.append((name, url))
     return pairs
+
+
+def _members(value: str) -> Value:
+    return members(value)
 
 
 @dataclass(frozen=True)
@@ -64,6 +126,8 @@ class Flag:
     help: str
     served: bool = True
     """False for a flag of etcd's that is accepted and has no effect here."""
+    place: str = ""
+    """`section.key` of a setting that is not one of the server's own."""
 
     @property
     def variable(self) -> str:
@@ -71,12 +135,14 @@ class Flag:
 
     @property
     def key(self) -> str:
-        return self.name.replace("-", "_")
+        return self.place.partition(".")[2] or self.name.replace("-", "_")
 
     @property
     def is_switch(self) -> bool:
         return self.read is _switch
 
+
+_KINDS: Mapping[str, Callable[[str], Value]] = {"text": _text, "switch": _switch, "list": _urls}
 
 FLAGS: tuple[Flag, ...] = (
     Flag("name", _text, "default", "Human-readable name for this member."),
@@ -92,18 +158,43 @@ FLAGS: tuple[Flag, ...] = (
     Flag("election-timeout", _number, "1000", "Milliseconds without a leader before an election."),
     Flag("snapshot-count", _number, "10000", "Log entries kept for members that lag."),
     Flag("quota-backend-bytes", _number, "0", "Size of the state at which writes are refused (0: 2 GiB)."),
+    Flag("auto-compaction-mode", _text, "periodic", "The retention is a time ('periodic') or a number ('revision')."),
+    Flag("auto-compaction-retention", _text, "0", "History kept: hours, a duration, or revisions (0: all of it)."),
+    Flag("corrupt-check-time", _pause, "0s", "How often the leader compares what the members hold (0s: never)."),
+    Flag("feature-gates", _gates, "", "Features to switch, as Name=true,Name=false: InitialCorruptCheck."),
     Flag("max-request-bytes", _number, "1572864", "Largest request of a client, in bytes."),
     Flag("max-txn-ops", _number, "128", "Most operations in a transaction."),
-    Flag("insecure", _switch, "false", "Listen beyond loopback although there is no TLS (ours, not etcd's)."),
+    Flag("insecure", _switch, "false", "Listen beyond loopback without TLS and client certificates (ours)."),
     Flag("peer-url-overrides", _text, "", "File or JSON: member id -> peer URLs that hold for now (ours)."),
+    Flag("watch-progress-notify-interval", _duration, "10m", "How often progress is told to a watch that wants it."),
+    Flag("auth-token", _text, "simple", "Tokens: 'simple', or 'jwt,sign-method=RS256,pub-key=F,priv-key=F,ttl=5m'."),
+    Flag("auth-token-ttl", _number, "300", "Seconds that a simple token lives after it was used last."),
+    Flag("bcrypt-cost", _number, "10", "Cost of passwords' hashes, 4 to 31; each step doubles it."),
     Flag("pre-vote", _switch, "true", "Always on.", served=False),
     Flag("strict-reconfig-check", _switch, "true", "Refuse changes of members that would lose the quorum."),
     Flag("logger", _text, "zap", "Logs go to standard error.", served=False),
     Flag("log-level", _text, "info", "One level.", served=False),
     Flag("log-outputs", _text, "stderr", "Logs go to standard error.", served=False),
     Flag("enable-v2", _switch, "false", "There is no v2 API.", served=False),
+    *(
+        Flag(name, _KINDS[kind], "false" if kind == "switch" else "", text, place=place)
+        for name, kind, text, place in CERTIFICATES
+    ),
+    Flag("client-cert-file", _text, "", "The JSON gateway dials nobody.", served=False),
+    Flag("client-key-file", _text, "", "The JSON gateway dials nobody.", served=False),
+    Flag("cipher-suites", _urls, "", "Suites of TLS 1.2 that may be spoken, by Go's names."),
+    Flag("tls-min-version", _text, "TLS1.2", "TLS1.2 or TLS1.3."),
+    Flag("tls-max-version", _text, "", "TLS1.2 or TLS1.3."),
+    Flag("self-signed-cert-validity", _number, "1", "Years that a certificate of a member's own making is good."),
 )
 
+GATES = {
+    **dict.fromkeys(("InitialCorruptCheck", "CompactHashCheck", "LeaseCheckpoint", "LeaseCheckpointPersist"), False),
+    **dict.fromkeys(("SetMemberLocalAddr", "PriorityRequest", "StopGRPCServiceOnDefrag"), False),
+    **dict.fromkeys(("TxnModeWriteWithSharedBuffer", "FastLeaseKeepAlive"), True),
+}
+"""Etcd's gates and whether they are open; of these only `InitialCorruptCheck` has an effect here."""
+LARGEST = 2**63 - 1
 _BY_NAME = {flag.name: flag for flag in FLAGS}
 _DEFAULT_QUOTA_BYTES = 2 * 1024 * 1024 * 1024
 
@@ -117,7 +208,8 @@ def usage() -> str:
         "Each flag may also be given as a variable, --data-dir as ETCD_DATA_DIR.",
         "",
     ]
-    lines += [f"  --{flag.name:<28} {flag.help}" for flag in FLAGS if flag.served]
+    lines += [f"  --{flag.name:<31} {flag.help}" for flag in FLAGS if flag.served]
+    lines += ["", "example: kvstore --name m1 --data-dir /var/lib/m1.etcd"]
     return "\n".join(lines)
 
 
@@ -159,7 +251,8 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[
         except FlagError as error:
             raise FlagError(f"invalid value for {source}: {error}") from None
         if flag.served:
-            result[flag.key] = value
+            section = flag.place.partition(".")[0]
+            (result.setdefault(section, {}) if section else result)[flag.key] = value
         elif explicit and value != flag.read(flag.default):
             warnings.append(f"{source} has no effect: {flag.help.lower()}")
     known = {flag.variable for flag in FLAGS}
@@ -168,6 +261,19 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[
         for name in sorted(environment)
         if name.startswith("ETCD_") and name not in known
     ]
+    gates = dict(result.pop("feature_gates"))
+    result["initial_corrupt_check"] = gates.pop("InitialCorruptCheck", "") == "true"
+    warnings += [
+        f"--feature-gates={name}={value} has no effect"
+        for name, value in gates.items()
+        if value != str(GATES[name]).lower()
+    ]
+    retention = _BY_NAME["auto-compaction-retention"]
+    source = f"--{retention.name}" if retention.name in given else retention.variable
+    try:
+        result[retention.key] = _retention(result["auto_compaction_mode"], result[retention.key])
+    except FlagError as error:
+        raise FlagError(f"invalid value for {source}: {error}") from None
     if not result["quota_backend_bytes"]:
         result["quota_backend_bytes"] = _DEFAULT_QUOTA_BYTES
     return result, warnings

@@ -8,10 +8,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
+import ssl
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvstore import discovery
 
 CONNECT_WAIT_S = 0.5
 AVOID_S = 5.0
@@ -35,16 +41,36 @@ def host_port(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-async def is_well(endpoint: Endpoint) -> bool:
+def member(text: str) -> tuple[Endpoint, bool]:
+    """A member's address, which may also begin with `https://`, and whether it does. Raises ValueError."""
+    secure = text.strip().startswith("https://")
+    return host_port(text.strip().removeprefix("https://") if secure else text), secure
+
+
+def trusting(ca: Path | None, cert: Path | None, key: Path | None, *, credulous: bool = True) -> ssl.SSLContext:
+    """What members are asked with. Without an authority the system's are believed, or when `credulous` anybody: the
+    bytes that are forwarded are between clients and members, who look for themselves. Raises OSError."""
+    made = ssl.create_default_context(cafile=ca)
+    if ca is None and credulous:
+        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+    if cert is not None:
+        made.load_cert_chain(cert, key)
+    return made
+
+
+async def is_well(endpoint: Endpoint, tls: ssl.SSLContext | None = None) -> bool:
     """Whether a member answers in time that it has a leader."""
     try:
         async with asyncio.timeout(PROBE_S):
-            reader, writer = await asyncio.open_connection(*endpoint)
+            reader, writer = await asyncio.open_connection(*endpoint, ssl=tls)
             try:
                 writer.write(b"GET /health HTTP/1.1\r\nHost: store\r\nConnection: close\r\n\r\n")
                 return b" 200 " in await reader.readline()
             finally:
                 writer.close()
+    except ssl.SSLError as error:
+        # It wants a certificate that this gateway has not got: it serves, which is all that can be known.
+        return error.reason == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     except (OSError, TimeoutError):
         return False
 
@@ -52,8 +78,10 @@ async def is_well(endpoint: Endpoint) -> bool:
 class Gateway:
     """Connections go to the member that took the last one, while it is well."""
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], secure: Mapping[Endpoint, ssl.SSLContext] | None = None) -> None:
+        """`secure` says with what those are asked that speak TLS."""
         self._endpoints = list(endpoints)
+        self._secure = secure or {}
         self._failed: dict[Endpoint, float] = {}
         self._tunnels: dict[Endpoint, set[asyncio.Task[None]]] = {}
         self._probes: dict[Endpoint, asyncio.Task[None]] = {}
@@ -88,7 +116,7 @@ class Gateway:
         """Whether a member was well a moment ago, or says so now."""
         if time.monotonic() - self._well_at.get(endpoint, -PROBE_S) < PROBE_S:
             return True
-        return self._noted(endpoint, await is_well(endpoint))
+        return self._noted(endpoint, await is_well(endpoint, self._secure.get(endpoint)))
 
     def _noted(self, endpoint: Endpoint, well: bool) -> bool:
         if well:
@@ -104,7 +132,8 @@ class Gateway:
         misses = 0
         while self._tunnels.get(endpoint):
             await asyncio.sleep(PROBE_S)
-            misses = 0 if self._noted(endpoint, await is_well(endpoint)) else misses + 1
+            well = await is_well(endpoint, self._secure.get(endpoint))
+            misses = 0 if self._noted(endpoint, well) else misses + 1
             if misses >= MISSES:
                 for tunnel in list(self._tunnels.get(endpoint, ())):
                     tunnel.cancel()
@@ -160,8 +189,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.drain()
 
 
-async def _run(listen: tuple[str, int], endpoints: Sequence[tuple[str, int]]) -> None:
-    server = await Gateway(endpoints).serve(*listen)
+async def _run(listen: Endpoint, endpoints: Sequence[Endpoint], secure: Mapping[Endpoint, ssl.SSLContext]) -> None:
+    server = await Gateway(endpoints, secure).serve(*listen)
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -170,24 +199,61 @@ async def _run(listen: tuple[str, int], endpoints: Sequence[tuple[str, int]]) ->
     server.close()
 
 
+def discovered(domain: str, service: str, insecure: bool) -> list[str]:
+    """Members that a domain's records name; those without TLS only when `insecure`. Raises ValueError."""
+    found = discovery.endpoints(domain, service)
+    for one in found:
+        if not insecure and not one.startswith("https://"):
+            print(f'kvstore gateway: ignoring discovered insecure endpoint "{one}"', file=sys.stderr)
+    return [one for one in found if insecure or one.startswith("https://")]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kvstore gateway",
+        description="Forward a port to the store's members.",
+        epilog="example: kvstore gateway start --endpoints 10.0.0.1:2379,10.0.0.2:2379 --listen-addr 127.0.0.1:2379",
+    )
+    file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+    add = parser.add_argument
+    add("verb", choices=["start"])
+    add("--endpoints", default="127.0.0.1:2379", help="members, separated by commas")
+    add("--listen-addr", default="127.0.0.1:23790", help="where to listen")
+    add("--trusted-ca-file", help="authorities of https:// members, which are asked how they are", **file)
+    add("--cert-file", help="certificate for asking members that want one (ours, not etcd's)", **file)
+    add("--key-file", help="its key", **file)
+    add("--discovery-srv", default="", metavar="DOMAIN", help="whose SRV records name the members")
+    add("--discovery-srv-name", default="", metavar="NAME", help="of the service there")
+    add("--insecure-discovery", action="store_true", help="take members without TLS from there")
+    return parser
+
+
 def main(arguments: Sequence[str]) -> int:
     """`start [--endpoints A,B] [--listen-addr HOST:PORT]`, until SIGTERM. 1 when it can't listen, 2 on bad flags."""
-    parser = argparse.ArgumentParser(prog="kvstore gateway", description="Forward a port to the store's members.")
-    parser.add_argument("verb", choices=["start"])
-    parser.add_argument("--endpoints", default="127.0.0.1:2379", help="members, separated by commas")
-    parser.add_argument("--listen-addr", default="127.0.0.1:23790", help="where to listen")
-    given = parser.parse_args(list(arguments))
+    given = _parser().parse_args(list(arguments))
+    domain, insecure = given.discovery_srv, given.insecure_discovery
     try:
         listen = host_port(given.listen_addr)
-        endpoints = [host_port(one) for one in given.endpoints.split(",") if one.strip()]
-        if not endpoints:
-            raise ValueError("--endpoints names no member.")
+        named = discovered(domain, given.discovery_srv_name, insecure) if domain else given.endpoints.split(",")
+        members = [member(one) for one in named if one.strip()]
+        if not members:
+            raise ValueError("--endpoints names no member." if not domain else f"{domain} names no member with TLS.")
+        credulous = insecure or not domain
+        tls = trusting(given.trusted_ca_file, given.cert_file, given.key_file, credulous=credulous)
+    except OSError as error:
+        given_files = [given.trusted_ca_file, given.cert_file, given.key_file]
+        files = ", ".join(str(path) for path in given_files if path is not None)
+        print(f"kvstore gateway: {files}: {os.strerror(error.errno) if error.errno else error}", file=sys.stderr)
+        return 2
     except ValueError as error:
         print(f"kvstore gateway: {error}", file=sys.stderr)
         return 2
+    endpoints = [endpoint for endpoint, _ in members]
+    secure = {endpoint: tls for endpoint, speaks_tls in members if speaks_tls}
     try:
-        asyncio.run(_run(listen, endpoints))
+        asyncio.run(_run(listen, endpoints, secure))
     except OSError as error:
-        print(f"kvstore gateway: it can't listen on {given.listen_addr}: {error}", file=sys.stderr)
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        print(f"kvstore gateway: it can't listen on {given.listen_addr}: {why}", file=sys.stderr)
         return 1
     return 0

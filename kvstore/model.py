@@ -8,6 +8,10 @@ from typing import Literal
 EventType = Literal["put", "delete"]
 Sort = tuple[str, bool]
 """What to sort by (key, version, create, mod or value), and whether descending."""
+Login = tuple[str, str]
+"""A user's name and password, or an empty name and a token."""
+MAX_TXN_OPS = 128
+"""Comparisons, and operations of either branch, that a transaction may have (etcd's default of `--max-txn-ops`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class WatchBatch:
-    """All changes of whole revisions, up to `revision`; without events it tells progress."""
+    """All changes of whole revisions, up to `revision`; without events it tells progress. `header` is that of the
+    answer that they came in, or of the last when there were several."""
 
     revision: int
     events: tuple[Event, ...]
+    header: Header | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class TxnResult:
 class LeaseGrant:
     """A lease and the TTL that the store chose, in seconds."""
 
+    header: Header
     id: int
     ttl: int
 
@@ -97,10 +104,19 @@ class LeaseGrant:
 class LeaseTimeToLive:
     """`ttl` is what is left, in seconds; -1 for a lease that is not there."""
 
+    header: Header
     id: int
     ttl: int
     granted_ttl: int
     keys: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """The ids of all leases."""
+
+    header: Header
+    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

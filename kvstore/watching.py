@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from kvstore.errors import Compacted, StoreError, of_status
-from kvstore.model import Event, KeyValue, WatchBatch
+from kvstore.model import Event, Header, KeyValue, WatchBatch
 
 
 class Source(Protocol):
@@ -19,6 +19,9 @@ class Source(Protocol):
 
     def took(self, number: int) -> None:
         """One delivery was consumed."""
+
+    def ask_progress(self, number: int) -> None:
+        """Have it told how far it has come."""
 
     def close_watch(self, number: int) -> None:
         """End it."""
@@ -63,6 +66,12 @@ class Watch:
         self._queue.clear()
         self._changed.set()
 
+    def request_progress(self) -> None:
+        """Ask how far the watch has come: a batch without events will tell. Raises StoreError when it is not open."""
+        if not self._number:
+            raise self._error or StoreError("cancelled", "The watch is not open: use it in `async with`.")
+        self._source.ask_progress(self._number)
+
     def __aiter__(self) -> Watch:
         return self
 
@@ -90,7 +99,7 @@ class Watch:
             case "batch":
                 self._queue.append(batch_of(value))
             case "compacted":
-                self._error = Compacted(value)
+                self._error = Compacted(value[0], header=Header(*value[1]))
             case _:
                 self._error = of_status(*value)
         self._changed.set()
@@ -104,8 +113,9 @@ class Watch:
 
 def batch_of(value: Any) -> WatchBatch:
     """A native batch as values."""
-    revision, events = value
+    revision, events, header = value
     return WatchBatch(
         revision,
         tuple(Event(kind, KeyValue(*kv), None if prev is None else KeyValue(*prev)) for kind, kv, prev in events),
+        Header(*header),
     )

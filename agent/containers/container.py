@@ -17,23 +17,16 @@ from agent.cgroups import CgroupError
 from agent.containers import failures, rootfs, security
 from agent.containers.image_settings import record_of
 from agent.containers.launch import Launcher, Places
-from agent.containers.life import Conflict, Life, NoContainer, logged
+from agent.containers.life import Conflict, Invalid, Life, NoContainer, logged
 from agent.containers.naming import NAME, new_name
 from agent.containers.records import Record, Records, goes, left_over, registered
+from agent.containers.runtime import NoRuntime
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.images.store import Image, ImageError, Images
 from agent.interfaces import ContainerRecord
-from agent.monitor.link import (
-    Attachment,
-    Exited,
-    MonitorError,
-    MonitorLost,
-    MonitorSilent,
-    connect,
-    read_exit,
-    reconnect,
-)
-from agent.monitor.model import Started
+from agent.isolation import REASON
+from agent.monitor.link import Attachment, MonitorError, MonitorLost, MonitorSilent, connect, read_exit, reconnect
+from agent.monitor.model import Exited, Started
 from agent.network.bridge import Bridge
 from agent.units.errors import BadValue
 from agent.units.values import signal
@@ -66,6 +59,8 @@ class Containers:
         """Find again what an earlier process started; what ended meanwhile gets its exit code."""
         if complaint := security.missing():
             log.warning("%s", complaint)
+        with contextlib.suppress(NoRuntime):  # a start will say so
+            await self._launcher.find_runtime()
         found = list(self._records.all())
         dropped = left_over(found, self._boot)
         for record in found:
@@ -93,13 +88,10 @@ class Containers:
                 continue
             if record.address:
                 with logged(record, "can't publish its ports again"):
-                    network = self._launcher.network
-                    addresses = await asyncio.to_thread(network.prepare)
-                    addresses.take(record.address)
-                    network.ports.keep(record.ports)
-                    await asyncio.to_thread(network.publish, record.address, record.ports)
+                    await self._launcher.readdress(record)
             await self._tell(record, runs=True)
             life.task = asyncio.create_task(self._go_on(life, run), name=f"container {record.name}")
+        await self._launcher.drop_old_rules()
 
     async def _found_ended(self, life: Life, run: Path) -> None:
         end = None
@@ -120,12 +112,14 @@ class Containers:
         await self._watch(life)
 
     async def run(self) -> None:
-        """Delete what was removed, until cancelled; then let go: containers live on."""
+        """Delete what was removed and keep networks ready, until cancelled; then let go: containers live on."""
         try:
-            while True:
-                await asyncio.to_thread(rootfs.sweep, self._launcher.places.records)
-                await self._sweeping.wait()
-                self._sweeping.clear()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._launcher.pool.run(), name="networks made ahead")
+                while True:
+                    await asyncio.to_thread(self._launcher.sweep)
+                    await self._sweeping.wait()
+                    self._sweeping.clear()
         finally:
             for life in self._lives.values():
                 if life.task is not None:
@@ -145,7 +139,7 @@ class Containers:
         options = wanted.options
         name = options.name or new_name({life.record.name for life in self._lives.values()})
         if not NAME.match(name):
-            raise ContainerFailure(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+            raise Invalid(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
         for life in self._lives.values():
             if life.record.name == name and wanted.unit == life.record.unit != "" and not life.record.started:
                 await self._drop(life)  # made, but never saved by the unit: fleetd was killed in between
@@ -183,6 +177,11 @@ class Containers:
     def list(self) -> list[Record]:
         """All, the youngest first."""
         return sorted((life.record for life in self._lives.values()), key=lambda record: -record.created)
+
+    def isolated(self, unit: str, since: float) -> set[str]:
+        """Those of a unit that their monitors ended after a time for want of the cluster's answer."""
+        cut = [one for one in self.list() if one.unit == unit and one.state == "exited" and one.error == REASON]
+        return {one.id for one in cut if one.finished > since}
 
     async def start(self, container: str) -> int:
         """Start it; answer its first process."""
@@ -296,8 +295,8 @@ class Containers:
             await asyncio.to_thread(rootfs.discard, self._records.place(container))
             del self._lives[container]
             if volumes or life.record.options.remove:
-                for path in self._launcher.places.volumes.glob(f"{container[:32]}-*"):
-                    await asyncio.to_thread(shutil.rmtree, path)
+                with logged(life.record, "can't remove its volumes"):
+                    await asyncio.to_thread(self._launcher.discard_volumes, life.record)
         for event in (life.ended, life.ended_next, life.removed):
             event.set()
         self._sweeping.set()

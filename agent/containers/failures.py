@@ -8,6 +8,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from agent.cgroups import CgroupError
 from agent.containers.launch import LaunchError
+from agent.containers.runtime import NoRuntime
 from agent.containers.security import SecurityError
 from agent.docker_steps import CLIENT_ERROR, ContainerFailure
 from agent.images.archive import ArchiveError
@@ -16,7 +17,17 @@ from agent.network.addresses import AddressError
 from agent.network.nft import NftError
 from agent.network.published import PortError
 
-_TOLD = (LaunchError, MonitorError, PortError, AddressError, NftError, SecurityError, ArchiveError, CgroupError)
+_TOLD = (
+    LaunchError,
+    NoRuntime,
+    MonitorError,
+    PortError,
+    AddressError,
+    NftError,
+    SecurityError,
+    ArchiveError,
+    CgroupError,
+)
 """Their text is a sentence already."""
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from agent.containers.life import Invalid
 from agent.containers.naming import new_id
 from agent.containers.records import Record
-from agent.docker_steps import ContainerFailure, UnitContainer
+from agent.docker_steps import UnitContainer
 from agent.exec_context import DEFAULT_PATH
 from agent.images.store import Image
-from agent.units.docker_line import ContainerOptions
+from agent.units.docker_options import ContainerOptions
 
 UNIT_LABEL = "fleet.unit"
 
@@ -25,7 +26,7 @@ def record_of(wanted: UnitContainer, image: Image, name: str, boot: str, place: 
     if options.entrypoint is not None:
         head, tail = ((options.entrypoint,) if options.entrypoint else ()), options.command
     if not head + tail:
-        raise ContainerFailure("no command specified")
+        raise Invalid("no command specified")
     container = new_id()
     labels = tuple(options.labels)
     if wanted.unit:

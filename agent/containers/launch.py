@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from agent import cgroups
-from agent.containers import oci_spec, rootfs, security
+from agent.containers import oci_spec, rootfs, runtime, security
+from agent.containers.life import logged
 from agent.containers.records import Record
+from agent.containers.runtime import Runtime
+from agent.hierarchies import detect
 from agent.images.archive import ArchiveError, inside
 from agent.images.store import Image
 from agent.isolation import Isolation
@@ -32,9 +36,10 @@ from agent.monitor.link import (
 )
 from agent.network import bridge, names
 from agent.network.bridge import Bridge
-from agent.units.docker_line import PublishedPort
+from agent.network.nft import NftError
+from agent.network.pool import Pool, Ready
+from agent.units.docker_options import PublishedPort
 
-RUNTIMES = ("runc", "crun")
 DISMISS_TIMEOUT_S = 5.0
 CREATE_TIMEOUT_S = 10.0
 VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
@@ -66,39 +71,58 @@ class Launcher:
     def __init__(self, places: Places, network: Bridge) -> None:
         self.places = places
         self.network = network
-        layout = cgroups.detect()
+        self.pool = Pool(network)
+        layout = detect()
         self._top = cgroups.Cgroup(oci_spec.CGROUP_PARENT, layout=layout, root="")
         self._swap = cgroups.counts_swap(layout)
         self._every = security.own_capabilities()
+        self._runtime: Runtime | None = None
 
     async def launch(self, record: Record, image: Image) -> tuple[Record, Link]:
         """Have a container that waits for `Link.start`; answer its record with address, ports and pid."""
         place = self.places.records / record.id
-        record = await self._addressed(record, image)
+        record, ready = await self._addressed(record)
         link: Link | None = None
         try:
-            await asyncio.to_thread(self._prepare, record, image, place)
+            await asyncio.to_thread(self._prepare, record, image, place, ready.path if ready else "")
             run = self.places.run / record.id[:24]
             shutil.rmtree(run, ignore_errors=True)
+            tool = await self.find_runtime()
             spec = MonitorSpec(
                 record.id[:24],
                 run,
                 Path(record.log_dir),
-                bundle=Bundle(place, record.id, _runtime(), self.places.runtime_root),
+                bundle=Bundle(place, record.id, tool.path, self.places.runtime_root, gate=tool.is_runc),
                 tty=record.options.tty,
                 stdin_open=record.options.interactive,
                 isolation=Isolation.read(record.options.labels),
             )
             link = await spawn(spec)
             pid = await _created(link)
-            if record.address:
-                await asyncio.to_thread(self.network.join, pid, record.id, record.address, record.ports)
+            if record.ports:
+                await asyncio.to_thread(self.network.publish, record.address, record.ports)
             elif record.options.network == "none":
                 await asyncio.to_thread(bridge.loopback, pid)
         except BaseException:
-            await self.undo(record, link)
+            with logged(record, "can't clear away"):  # which may not hide why it did not start
+                await self.undo(record, link)
             raise
+        finally:
+            if ready is not None:
+                ready.close()
         return replace(record, pid=pid), link
+
+    async def find_runtime(self) -> Runtime:
+        """The runtime, asked once what it is. Raises NoRuntime."""
+        self._runtime = await asyncio.to_thread(runtime.find, self._runtime)
+        return self._runtime
+
+    async def readdress(self, record: Record) -> None:
+        """Note the address and the ports of one that runs since an earlier process, and send its ports on again."""
+        addresses = await asyncio.to_thread(self.network.prepare)
+        addresses.take(record.address)
+        self.network.ports.keep(record.ports)
+        await asyncio.to_thread(self.network.publish, record.address, record.ports)
 
     async def undo(self, record: Record, link: Link | None) -> None:
         """Give back what a container had whose start failed, and let its monitor go."""
@@ -120,7 +144,8 @@ class Launcher:
                 return False
         except (LaunchError, TimeoutError) as error:
             log.warning("container %s: %s", record.name, error)
-        await self.undo(record, link)
+        # The record's address and ports are its last run's: others may have them. What this start took is on no disk.
+        await self.undo(replace(record, address="", ports=()), link)
         return True
 
     def check(self, record: Record) -> None:
@@ -128,17 +153,26 @@ class Launcher:
         self._top.at(oci_spec.cgroup(record))
 
     async def clear(self, record: Record) -> None:
-        """Give back what a container that does not run any more had: runtime, network, mount."""
-        if not await asyncio.to_thread(self._forget_ended, record):
-            process = await asyncio.create_subprocess_exec(
-                *(_runtime(), "--root", str(self.places.runtime_root), "delete", "--force", record.id),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-            await process.wait()
-        if record.address:
-            await asyncio.to_thread(self.network.leave, record.address, record.ports)
-        await asyncio.to_thread(rootfs.unmount, self.places.records / record.id)
+        """Give back what a container that does not run any more had: runtime, network, mount; each though another
+        can't be."""
+        async with contextlib.AsyncExitStack() as rest:
+            rest.push_async_callback(asyncio.to_thread, rootfs.unmount, self.places.records / record.id)
+            if record.address:
+                rest.push_async_callback(asyncio.to_thread, self.network.leave, record.address, record.ports)
+            if not await asyncio.to_thread(self._forget_ended, record):
+                process = await asyncio.create_subprocess_exec(
+                    *(runtime.path(), "--root", str(self.places.runtime_root), "delete", "--force", record.id),
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.DEVNULL,
+                )
+                await process.wait()
+
+    async def drop_old_rules(self) -> None:
+        """Once all that runs is adopted: drop packet rules that nobody needs any more."""
+        try:
+            await asyncio.to_thread(self.network.drop_old_rules)
+        except (NftError, NetlinkError, OSError) as error:
+            log.warning("ports that an earlier fleetd published may still be sent on: %s", error)
 
     def _forget_ended(self, record: Record) -> bool:
         """What the runtime's `delete` does for a container in which no process is left, without starting a program;
@@ -157,19 +191,28 @@ class Launcher:
         """Whether the kernel killed something in an ended container for want of memory; ask before `clear`."""
         return self._top.at(oci_spec.cgroup(record)).oom_kills() > 0
 
+    def discard_volumes(self, record: Record) -> None:
+        """Take a container's unnamed volumes away; `sweep` deletes them."""
+        for path in self.places.volumes.glob(_unnamed(record, "*")):
+            rootfs.set_aside(path)
+
+    def sweep(self) -> None:
+        """Delete what was discarded, also by an earlier process. It takes as long as there is to delete."""
+        for directory in (self.places.records, self.places.volumes):
+            rootfs.sweep(directory)
+
     def clear_top(self) -> None:
         """Remove the control group that all containers share, where none is left in it. None may be starting."""
         for path in self._top.paths():
             with contextlib.suppress(OSError):
                 path.rmdir()
 
-    async def _addressed(self, record: Record, image: Image) -> Record:
+    async def _addressed(self, record: Record) -> tuple[Record, Ready | None]:
         options = record.options
         if options.network in ("host", "none"):
-            return replace(record, address="", ports=())
+            return replace(record, address="", ports=()), None
         if options.network not in ("", "default", "bridge"):
             raise LaunchError(f"network {options.network} not found")
-        addresses = await asyncio.to_thread(self.network.prepare)
         wanted = list(options.ports)
         if options.publish_all:
             given = {(port.container_port, port.protocol) for port in wanted}
@@ -179,14 +222,15 @@ class Launcher:
                     wanted.append(PublishedPort(int(number), kind or "tcp"))
         ports = self.network.ports.take(wanted)
         try:
-            return replace(record, address=addresses.take(options.ip), ports=ports)
+            ready = await self.pool.take(options.ip)
         except BaseException:
             self.network.ports.free(ports)
             raise
+        return replace(record, address=ready.address, ports=ports), ready
 
-    def _prepare(self, record: Record, image: Image, place: Path) -> None:
-        root = rootfs.mount(place, image.layers)
+    def _prepare(self, record: Record, image: Image, place: Path, network: str) -> None:
         options = record.options
+        root = rootfs.mount(place, image.layers, passing=options.remove)
         hostname = options.hostname or record.id[:12]
         (place / "hosts").write_text(names.hosts(record.address, hostname, options.add_hosts))
         (place / "hostname").write_text(f"{hostname}\n")
@@ -198,7 +242,8 @@ class Launcher:
         if record.directory:
             inside(root, f"{record.directory}/.").mkdir(parents=True, exist_ok=True)
         user = user_of(root, record.user)
-        spec = oci_spec.build(record, root, place, user, self._binds(record), swap=self._swap, every=self._every)
+        binds = self._binds(record)
+        spec = oci_spec.build(record, root, place, user, binds, swap=self._swap, every=self._every, network=network)
         (place / "config.json").write_text(json.dumps(spec))
 
     def _binds(self, record: Record) -> list[tuple[str, str, bool]]:
@@ -213,7 +258,7 @@ class Launcher:
                         raise LaunchError(f"bind source path does not exist: {source}")
                     source.mkdir(parents=True)
             else:
-                name = item.source or f"{record.id[:32]}-{number}"
+                name = item.source or _unnamed(record, number)
                 if not VOLUME.match(name):
                     raise LaunchError(f'"{name}" includes invalid characters for a local volume name')
                 source = self.places.volumes / name
@@ -222,12 +267,16 @@ class Launcher:
         return found
 
 
+def _unnamed(record: Record, number: object) -> str:
+    return f"{record.id[:32]}-{number}"
+
+
 def user_of(root: Path, text: str) -> oci_spec.User:
     """`name`, `uid`, with `:group` or not, as the container's own /etc/passwd and /etc/group have it."""
     user, _, group = text.partition(":")
     uid, gid, name, known = (int(user) if user.isdigit() else 0), 0, user, not user or user.isdigit()
     for fields in _table(root, "etc/passwd", 7):
-        if fields[0] == user or (not known and fields[0] == user) or (fields[2] == str(uid) and known):
+        if fields[0] == user or (known and fields[2] == str(uid)):
             uid, gid, name, known = int(fields[2]), int(fields[3]), fields[0], True
             break
     if not known:
@@ -278,10 +327,3 @@ async def _created(link: Link) -> int:
                 code,
             )
     raise LaunchError("the container's monitor went away while it was made")
-
-
-def _runtime() -> str:
-    for name in RUNTIMES:
-        if (path := shutil.which(name, path=os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"))) is not None:
-            return path
-    raise LaunchError(f"none of the container runtimes {', '.join(RUNTIMES)} is installed")

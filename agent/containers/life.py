@@ -19,6 +19,10 @@ class NoContainer(ContainerFailure):
     """There is none of that name."""
 
 
+class Invalid(ContainerFailure):
+    """What was asked for is no container."""
+
+
 class Conflict(ContainerFailure):
     """A name is taken, or a container is in another state."""
 

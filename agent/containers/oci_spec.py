@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.cgroups import CPU_PERIOD_US
 from agent.containers import security
 from agent.containers.records import Record
+from agent.units.capabilities import ALL_CAPABILITIES
 
 SHM_BYTES = 64 << 20
-CPU_PERIOD_US = 100_000
 CGROUP_PARENT = "fleet-containers"
 _DEVICES = ((1, 3), (1, 8), (1, 7), (5, 0), (1, 5), (1, 9), (5, 1), (10, 200))
 """null, random, full, tty, zero, urandom, console, tun."""
@@ -37,10 +38,12 @@ def build(
     binds: Sequence[tuple[str, str, bool]],
     *,
     swap: bool = False,
-    every: Sequence[str] = security.ALL_CAPABILITIES,
+    every: Sequence[str] = ALL_CAPABILITIES,
+    network: str = "",
 ) -> dict[str, Any]:
     """The spec; `binds` are (host path, target, read only), `place` holds the files for /etc. With `swap` (the kernel
-    counts it) a memory limit allows as much swap again, as Docker has it; `every` are all capabilities of this host."""
+    counts it) a memory limit allows as much swap again, as Docker has it; `every` are all capabilities of this host;
+    `network` is the path of a network namespace that is there already."""
     options = record.options
     granted = security.capabilities(options.cap_add, options.cap_drop, privileged=options.privileged, every=every)
     sets = dict.fromkeys(("bounding", "effective", "permitted"), granted)
@@ -61,7 +64,7 @@ def build(
     if options.oom_score_adj is not None:
         process["oomScoreAdj"] = options.oom_score_adj
     linux: dict[str, Any] = {
-        "namespaces": [{"type": kind} for kind in _namespaces(record)],
+        "namespaces": _namespaces(record, network),
         "resources": _resources(record, swap),
         "cgroupsPath": cgroup(record),
         "sysctl": dict(options.sysctls),
@@ -88,15 +91,16 @@ def cgroup(record: Record) -> str:
     return f"/{parent.strip('/')}/{record.id}"
 
 
-def _namespaces(record: Record) -> list[str]:
+def _namespaces(record: Record, network: str) -> list[dict[str, str]]:
     options = record.options
     kinds = ["mount"]
     for kind, given in (("pid", options.pid_mode), ("ipc", options.ipc_mode), ("uts", options.uts_mode)):
         if given != "host":
             kinds.append(kind)
+    found = [{"type": kind} for kind in kinds]
     if options.network != "host":
-        kinds.append("network")
-    return kinds
+        found.append({"type": "network", "path": network} if network else {"type": "network"})
+    return found
 
 
 def _resources(record: Record, swap: bool) -> dict[str, Any]:

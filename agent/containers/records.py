@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.containers import rootfs
 from agent.interfaces import ContainerRecord
-from agent.units.docker_line import ContainerOptions, Health, Link, Mount, PublishedPort, Ulimit
+from agent.units.docker_options import ContainerOptions, Health, Link, Mount, PublishedPort, Ulimit
 
 FORMAT = 1
 log = logging.getLogger(__name__)

@@ -15,8 +15,12 @@ _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(place: Path, layers: Sequence[Path]) -> Path:
-    """Mount the root of a container that lives in `place`; answer where. Mounted already is fine."""
+def mount(place: Path, layers: Sequence[Path], *, passing: bool = False) -> Path:
+    """Mount the root of a container that lives in `place`; answer where. Mounted already is fine.
+
+    What is written into a `passing` one is not wanted after a power loss: nothing is synced for it. Otherwise the end
+    of the mount syncs the whole file system below it, with everything that others have written there.
+    """
     root, upper, work, short = (place / name for name in ("root", "upper", "work", "l"))
     for path in (root, upper, work, short):
         path.mkdir(mode=0o755, exist_ok=True)
@@ -30,16 +34,27 @@ def mount(place: Path, layers: Sequence[Path]) -> Path:
         names.append(str(link))
     lower = ":".join(reversed(names))
     options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    if len(options) > MAX_OPTIONS_BYTES:
+    if len(options) + len(",volatile") > MAX_OPTIONS_BYTES:
         raise OSError(f"the image has too many layers ({len(layers)}) for one mount")
     if layers:
         status = layers[-1].stat()
         upper.chmod(status.st_mode & 0o7777)
         os.chown(upper, status.st_uid, status.st_gid)
-    if _libc.mount(b"overlay", os.fsencode(root), b"overlay", 0, options.encode()) != 0:
-        number = ctypes.get_errno()
+    if passing:
+        # The kernel's own mark of an earlier such mount, which it refuses to go over (overlayfs, "Volatile mount").
+        shutil.rmtree(work / "work" / "incompat", ignore_errors=True)
+        if _overlay(root, f"{options},volatile") == 0:
+            return root
+    if (number := _overlay(root, options)) != 0:
         raise OSError(number, os.strerror(number), str(root))
     return root
+
+
+def _overlay(root: Path, options: str) -> int:
+    """Mount; answer the error's number, or 0."""
+    if _libc.mount(b"overlay", os.fsencode(root), b"overlay", 0, options.encode()) == 0:
+        return 0
+    return ctypes.get_errno()
 
 
 def unmount(place: Path) -> None:
@@ -53,15 +68,20 @@ def unmount(place: Path) -> None:
 def discard(place: Path) -> Path:
     """Unmount what a container had and take it out of the way at once; answer what is left for `sweep`."""
     unmount(place)
-    trash = place.parent / TRASH
+    return set_aside(place)
+
+
+def set_aside(path: Path) -> Path:
+    """Take a directory, however large, out of the way at once; answer what is left for `sweep`."""
+    trash = path.parent / TRASH
     trash.mkdir(mode=0o700, exist_ok=True)
-    left = trash / place.name
-    place.rename(left)
+    left = trash / path.name
+    path.rename(left)
     return left
 
 
 def sweep(directory: Path) -> None:
-    """Delete what was discarded below a directory of containers, also by an earlier process."""
+    """Delete what was taken out of a directory of containers or volumes, also by an earlier process."""
     with contextlib.suppress(FileNotFoundError):
         for path in (directory / TRASH).iterdir():
             shutil.rmtree(path, ignore_errors=True)

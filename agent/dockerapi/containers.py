@@ -17,8 +17,8 @@ from agent.containers.life import NoContainer
 from agent.containers.records import Record
 from agent.docker_steps import ContainerFailure, UnitContainer
 from agent.dockerapi import hijack, views
-from agent.dockerapi.errors import ApiError, flag
-from agent.dockerapi.options import options_of
+from agent.dockerapi.errors import ApiError, body, filters, flag, number
+from agent.dockerapi.options import options_of, warnings
 from agent.monitor import logfile
 from agent.monitor.link import Attachment
 from agent.units.values import signal
@@ -58,17 +58,16 @@ class ContainerRoutes:
         return found
 
     async def _list(self, request: web.Request) -> web.Response:
-        filters = json.loads(request.query.get("filters") or "{}")
-        limit = int(request.query.get("limit") or 0)
-        everything = flag(request, "all") or "status" in filters or limit > 0
+        wanted, limit = filters(request), number(request, "limit", 0)
+        everything = flag(request, "all") or "status" in wanted or limit > 0
         records = [record for record in self._containers.list() if everything or record.state == "running"]
-        records = [record for record in records if views.matches(record, filters)]
+        records = [record for record in records if views.matches(record, wanted)]
         return web.json_response([views.summary(record) for record in (records[:limit] if limit > 0 else records)])
 
     async def _create(self, request: web.Request) -> web.Response:
-        options = options_of(await request.json(), request.query.get("name", ""))
+        options = options_of(await body(request), request.query.get("name", ""))
         container = await self._containers.create(UnitContainer("", options, Path(), options.cgroup_parent))
-        return web.json_response({"Id": container, "Warnings": []}, status=201)
+        return web.json_response({"Id": container, "Warnings": warnings(options)}, status=201)
 
     async def _inspect(self, request: web.Request) -> web.Response:
         return web.json_response(views.details(self._containers.get(await self._id(request))))
@@ -104,7 +103,7 @@ class ContainerRoutes:
 
     async def _resize(self, request: web.Request) -> web.Response:
         container = await self._id(request)
-        await self._containers.resize(container, int(request.query.get("h", 24)), int(request.query.get("w", 80)))
+        await self._containers.resize(container, number(request, "h", 24), number(request, "w", 80))
         return web.Response()
 
     async def _wait(self, request: web.Request) -> web.StreamResponse:
@@ -123,9 +122,7 @@ class ContainerRoutes:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         try:
             await response.prepare(request)
-            await response.write(
-                b"\n"
-            )  # aiohttp keeps headers back until the first byte, which JSON may have be a space
+            await response.write(b"\n")  # the headers wait for the first byte, and JSON may begin with white space
             code = await waiting
         finally:
             waiting.cancel()
@@ -159,9 +156,9 @@ class ContainerRoutes:
         if not wanted:
             raise ApiError(400, "Bad parameters: you must choose at least one stream")
         response = web.StreamResponse(headers={"Content-Type": hijack.RAW if tty else hijack.MULTIPLEXED})
-        await response.prepare(request)
         stamped = flag(request, "timestamps")
         since, until = _moment(request, "since"), _moment(request, "until")
+        await response.prepare(request)
         async for entries in self._entries(record, request):
             pieces = []
             for entry in entries:
@@ -246,14 +243,18 @@ async def _settled(code: int) -> int:
 
 
 def _patience(request: web.Request) -> float | None:
-    text = request.query.get("t")
-    return None if text is None else float(text)
+    return float(number(request, "t", 0)) if "t" in request.query else None
 
 
 def _moment(request: web.Request, name: str) -> int:
-    """A time of the query, seconds since the epoch with a fraction, as nanoseconds; 0 when it is not given."""
-    seconds, _, fraction = (request.query.get(name) or "0").partition(".")
-    return int(seconds or 0) * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or 0)
+    """A time of the query, seconds since the epoch with a fraction, as nanoseconds; 0 when it is not given. Raises
+    ApiError."""
+    text = request.query.get(name) or "0"
+    seconds, _, fraction = text.partition(".")
+    try:
+        return int(seconds or 0) * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or 0)
+    except ValueError as error:
+        raise ApiError(400, f"{name}={text} is not a time in seconds since 1970") from error
 
 
 def _stamp(time_ns: int) -> bytes:

@@ -12,7 +12,7 @@ from typing import IO, TypeVar
 from aiohttp import web
 
 from agent.containers.container import Containers
-from agent.dockerapi.errors import ApiError, flag
+from agent.dockerapi.errors import ApiError, filters, flag
 from agent.images.archive import ArchiveError
 from agent.images.store import Image, ImageError
 
@@ -62,9 +62,7 @@ class ImageRoutes:
 
     async def _list(self, request: web.Request) -> web.Response:
         images = await asyncio.to_thread(self._images.all)
-        wanted = json.loads(request.query.get("filters", "{}")).get("reference", [])
-        names = list(wanted)
-        if names:
+        if names := filters(request).get("reference", []):
             images = [image for image in images if any(_matches(tag, name) for tag in image.tags for name in names)]
         return web.json_response([_summary(image) for image in images])
 
@@ -84,7 +82,9 @@ class ImageRoutes:
 
     async def _tag(self, request: web.Request) -> web.Response:
         image = self._images.resolve(request.match_info["name"])
-        self._images.tag(image, f"{request.query['repo']}:{request.query.get('tag') or 'latest'}")
+        if not (repository := request.query.get("repo", "")):
+            raise ApiError(400, "repo= is missing: it names what the image is to be called")
+        self._images.tag(image, f"{repository}:{request.query.get('tag') or 'latest'}")
         return web.Response(status=201)
 
     async def _delete(self, request: web.Request) -> web.Response:

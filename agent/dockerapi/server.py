@@ -13,7 +13,7 @@ from agent.containers.container import Containers
 from agent.dockerapi.containers import ContainerRoutes
 from agent.dockerapi.errors import translate
 from agent.dockerapi.images import ImageRoutes
-from agent.dockerapi.rest import API_VERSION, MachineRoutes
+from agent.dockerapi.machine import API_VERSION, MachineRoutes
 
 SOCKET_MODE = 0o660
 BODY_LIMIT_BYTES = 8 << 20

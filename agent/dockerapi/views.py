@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.containers.records import Record
+from agent.units.errors import BadValue
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 _SPANS = ((31_536_000, "years"), (2_592_000, "months"), (604_800, "weeks"), (86_400, "days"), (3_600, "hours"))
@@ -131,7 +132,7 @@ def matches(record: Record, filters: Mapping[str, Any]) -> bool:
     }
     for kind, values in filters.items():
         if kind not in checks:
-            raise ValueError(f"invalid filter '{kind}'")
+            raise BadValue(f"invalid filter '{kind}'")
         decide = all if kind == "label" else any
         if not decide(checks[kind](text) for text in values):
             return False

@@ -17,6 +17,7 @@ import shutil
 import signal as signals
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -256,22 +257,24 @@ async def spawn(spec: MonitorSpec) -> Link:
     if (spec.command is None) == (spec.bundle is None):
         raise MonitorError(f"monitor {spec.id}: a spec has either a command or a bundle")
     payload = json.dumps({"version": PROTOCOL_VERSION, **_plain(asdict(spec))}).encode()
-    process = await asyncio.create_subprocess_exec(
-        _program(), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
+    await asyncio.to_thread(_start_program, spec.id, payload)
+    return await connect(spec.run_dir)
+
+
+def _start_program(name: str, spec: bytes) -> None:
+    """Return when a monitor is set up and on its own. Blocks: a fork takes its time."""
+    process = subprocess.Popen([_program()], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     filelimit.give_back(process.pid)  # before it has its spec: what it starts inherits it
     try:
-        async with asyncio.timeout(SPAWN_TIMEOUT_S):
-            _, complaint = await process.communicate(payload)
-    except TimeoutError as error:
+        _, complaint = process.communicate(spec, timeout=SPAWN_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
         process.kill()
-        await process.wait()
-        raise MonitorError(f"fleet-monitor for {spec.id} was not ready after {SPAWN_TIMEOUT_S:.0f} s") from error
+        process.communicate()
+        raise MonitorError(f"fleet-monitor for {name} was not ready after {SPAWN_TIMEOUT_S:.0f} s") from error
     if process.returncode != 0:
         raise MonitorError(
             complaint.decode(errors="replace").strip() or f"fleet-monitor ended with {process.returncode}"
         )
-    return await connect(spec.run_dir)
 
 
 async def connect(run_dir: Path) -> Link:

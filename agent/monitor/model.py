@@ -49,13 +49,16 @@ class Command:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An OCI container: the monitor calls `<runtime> create` at once and `<runtime> start` on order."""
+    """An OCI container: the monitor calls `<runtime> create` at once and starts it on order."""
 
     path: Path
     container_id: str
     runtime: str = "runc"
     runtime_root: Path | None = None
     """`--root` of the runtime, or its default."""
+    gate: bool = False
+    """The runtime is runc: to start the container the monitor opens the gate that its init waits at; otherwise it calls
+    `<runtime> start`."""
 
 
 @dataclass(frozen=True)

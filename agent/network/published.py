@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import replace
 
-from agent.units.docker_line import PublishedPort
+from agent.units.docker_options import PublishedPort
 
 FIRST, LAST = 49153, 65535
 
@@ -70,6 +70,11 @@ class Ports:
         return True
 
 
+def no_rules(table: str) -> str:
+    """The table is gone, if there is one."""
+    return f"table ip {table} {{}}\ndelete table ip {table}\n"
+
+
 def base_rules(table: str, bridge: str, subnet: str) -> str:
     """The table with masquerade, hairpin and maps of published ports; anew each time."""
     maps = "".join(f" map {kind}_to {{ type inet_service : ipv4_addr . inet_service; }}\n" for kind in ("tcp", "udp"))
@@ -79,7 +84,7 @@ def base_rules(table: str, bridge: str, subnet: str) -> str:
     )
     sets = "".join(f" set {kind}_here {{ type inet_service; }}\n" for kind in ("tcp", "udp"))
     return (
-        f"table ip {table} {{}}\ndelete table ip {table}\ntable ip {table} {{\n{maps}{sets}"
+        f"{no_rules(table)}table ip {table} {{\n{maps}{sets}"
         f" chain pre {{ type nat hook prerouting priority dstnat; policy accept;\n{sends} }}\n"
         f" chain out {{ type nat hook output priority -100; policy accept;\n{sends} }}\n"
         f" chain post {{ type nat hook postrouting priority srcnat; policy accept;\n"
@@ -89,12 +94,21 @@ def base_rules(table: str, bridge: str, subnet: str) -> str:
     )
 
 
-def change(table: str, verb: str, address: str, ports: Iterable[PublishedPort]) -> str:
-    """`add` or `delete` a container's ports."""
-    text = ""
-    for port in ports:
-        kind, number = port.protocol, port.host_port
-        value = f" : {address} . {port.container_port}" if verb == "add" else ""
-        text += f"{verb} element ip {table} {kind}_here {{ {number} }}\n"
-        text += f"{verb} element ip {table} {kind}_to {{ {number}{value} }}\n"
-    return text
+def publish(table: str, address: str, ports: Iterable[PublishedPort]) -> str:
+    """Send a container's ports on to it; what is so already stays so."""
+    return "".join(
+        f"add element ip {table} {port.protocol}_here {{ {port.host_port} }}\n"
+        f"add element ip {table} {port.protocol}_to {{ {port.host_port} : {address} . {port.container_port} }}\n"
+        for port in ports
+    )
+
+
+def withdraw(table: str, address: str, ports: Iterable[PublishedPort]) -> str:
+    """Take a container's ports away. They are added before: nft refuses to delete what is not there, as after a start
+    that failed before it published them, or when the table was made anew since."""
+    kept = tuple(ports)
+    return publish(table, address, kept) + "".join(
+        f"delete element ip {table} {port.protocol}_{name} {{ {port.host_port} }}\n"
+        for port in kept
+        for name in ("here", "to")
+    )

@@ -10,24 +10,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast
 
 from agent.units import docker_options as read
-from agent.units.docker_options import ContainerOptions, Health, Link, Mount, PublishedPort, Ulimit
+from agent.units.docker_options import ContainerOptions, Health
 from agent.units.errors import BadValue, UnitError
 
-__all__ = [
-    "ContainerOptions",
-    "DockerLineError",
-    "DockerStep",
-    "Health",
-    "Link",
-    "Mount",
-    "PublishedPort",
-    "Ulimit",
-    "is_docker",
-    "parse_docker_line",
-    "parse_run_flags",
-]
-
-Verb = Literal["run", "create", "start", "stop", "kill", "rm", "pull"]
+Verb = Literal["run", "start", "stop", "kill", "rm", "pull"]
 VERBS: frozenset[str] = frozenset({"run", "start", "stop", "kill", "rm", "pull"})
 PROGRAMS = frozenset({"docker", "dock"})
 
@@ -264,27 +250,27 @@ def parse_docker_line(words: Sequence[str]) -> DockerStep | None:
     )
 
 
-def parse_run_flags(words: Sequence[str]) -> ContainerOptions:
+def parse_run_flags(words: Sequence[str], verb: str = "run") -> ContainerOptions:
     """Read what stands behind `docker run` (or `create`): flags, image, command."""
-    found, rest = _read_flags(words, _RUN, _SHORT, "run", interspersed=False)
+    found, rest = _read_flags(words, _RUN, _SHORT, verb, interspersed=False)
     if not rest:
-        raise DockerLineError("docker run needs an image.")
+        raise DockerLineError(f"docker {verb} needs an image.")
     health = Health(**{key[7:]: found.pop(key) for key in list(found) if key.startswith("health.")})
     known = {field.name for field in fields(ContainerOptions)}
     assert known.issuperset(found), f"flags without a field: {set(found) - known}"
     options = ContainerOptions(**found)
     options = replace(options, image=rest[0], command=tuple(rest[1:]), health=health)
     if options.remove and options.restart != "no":
-        raise DockerLineError("docker run: --rm and --restart can't be combined.")
+        raise DockerLineError(f"docker {verb}: --rm and --restart can't be combined.")
     if options.cpus is not None and (options.cpu_quota is not None or options.cpu_period is not None):
-        raise DockerLineError("docker run: --cpus can't be combined with --cpu-quota or --cpu-period.")
+        raise DockerLineError(f"docker {verb}: --cpus can't be combined with --cpu-quota or --cpu-period.")
     if options.detach and options.attach:
-        raise DockerLineError("docker run: -a and -d can't be combined.")
+        raise DockerLineError(f"docker {verb}: -a and -d can't be combined.")
     return options
 
 
 def _run_notices(options: ContainerOptions) -> tuple[str, ...]:
-    notices = []
+    notices = list(read.without_effect(options))
     if options.restart != "no":
         notices.append(f"--restart={options.restart} is ignored: in a unit, Restart= decides.")
     if options.detach:

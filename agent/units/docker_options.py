@@ -9,7 +9,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from agent.containers.security import ALL_CAPABILITIES
+from agent.units.capabilities import ALL_CAPABILITIES
 from agent.units.errors import BadValue
 
 PORT_LIMIT = 65535
@@ -152,6 +152,35 @@ class ContainerOptions:
     pull: str = "missing"
     cid_file: str = ""
     health: Health = Health()
+
+
+_UNSUPPORTED = {
+    "links": "--link",
+    "volumes_from": "--volumes-from",
+    "volume_driver": "--volume-driver",
+    "devices": "--device",
+    "groups": "--group-add",
+    "health": "--health-*",
+    "init": "--init",
+    "network_aliases": "--network-alias",
+    "mac_address": "--mac-address",
+    "domainname": "--domainname",
+    "userns_mode": "--userns",
+    "cgroupns_mode": "--cgroupns",
+    "kernel_memory": "--kernel-memory",
+    "log_driver": "--log-driver",
+    "log_options": "--log-opt",
+    "runtime": "--runtime",
+    "platform": "--platform",
+}
+"""Field -> flag, of those that are read, since docker takes them, and do nothing here."""
+
+
+def without_effect(options: ContainerOptions) -> tuple[str, ...]:
+    """A sentence for each flag that was given and does nothing here."""
+    default = ContainerOptions()
+    given = [flag for field, flag in _UNSUPPORTED.items() if getattr(options, field) != getattr(default, field)]
+    return tuple(f"{flag} is not supported yet and has no effect." for flag in given)
 
 
 def size(text: str) -> int:

@@ -71,7 +71,7 @@ class State:
     main_pid: int | None = None
     control: int | None = None
     forked: int | None = None
-    """Slot of a forking start command that has ended, while its daemon is looked for."""
+    """Slot of a forking start command that has ended, until its monitor has found the daemon (MainFound)."""
     main_code: int | None = None
     """How the last main process ended; None while it never did."""
     main_signal: int | None = None
@@ -137,7 +137,7 @@ class Exited:
 
 @dataclass(frozen=True)
 class MainFound:
-    """The daemon that a forking service left behind is known."""
+    """The daemon that a forking service left behind is known: by PIDFile=, else as the only process left."""
 
     slot: int
     pid: int
@@ -203,11 +203,4 @@ class Kill:
     whole_group: bool
 
 
-@dataclass(frozen=True)
-class FindMain:
-    """Find the daemon of a forking service (by PIDFile, else the only process left); answered by MainFound."""
-
-    slot: int
-
-
-Action = Run | Kill | FindMain
+Action = Run | Kill

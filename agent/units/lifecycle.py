@@ -16,7 +16,6 @@ from agent.units.life import (
     Emptied,
     Event,
     Exited,
-    FindMain,
     Kill,
     MainFound,
     Notified,
@@ -284,7 +283,6 @@ class _Turn:
             self._signal("final-sigterm" if phase == "stop-post" else "stop-sigterm")
         elif phase == "start":
             self._set(forked=event.slot)
-            self.actions.append(FindMain(event.slot))
         else:
             self._run_phase(phase, self.state.index + 1)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from signal import SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from agent.units.command import Command
 from agent.units.errors import Notice
@@ -18,6 +18,7 @@ ServiceType = Literal["simple", "exec", "oneshot", "forking", "notify"]
 Restart = Literal["no", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog", "always"]
 KillMode = Literal["control-group", "mixed", "process", "none"]
 Phase = Literal["condition", "start-pre", "start", "start-post", "reload", "stop", "stop-post"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 CLEAN_SIGNALS = frozenset(int(number) for number in (SIGHUP, SIGINT, SIGTERM, SIGPIPE))
 
 
@@ -51,9 +52,6 @@ class XFleet:
             wanted[key] = wanted.get(key, frozenset()) | {value}
         return wanted
 
-    def conflicts_with(self, unit: str) -> bool:
-        return any(fnmatchcase(unit, glob) for glob in self.conflicts)
-
     def replaces_unit(self, unit: str) -> bool:
         return any(fnmatchcase(unit, glob) for glob in self.replaces)
 
@@ -73,8 +71,6 @@ class UnitSection:
     after: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     on_failure: tuple[str, ...] = ()
-    propagates_reload_to: tuple[str, ...] = ()
-    default_dependencies: bool = True
     start_limit_interval: float = 10.0
     start_limit_burst: int = 5
 

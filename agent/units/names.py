@@ -34,17 +34,9 @@ class UnitName:
         return self.full[: -len(self.kind) - 1]
 
     @property
-    def is_template(self) -> bool:
-        return self.instance == ""
-
-    @property
     def template(self) -> str | None:
         """The template that this is an instance of, or None."""
         return f"{self.prefix}@.{self.kind}" if self.instance else None
-
-    def with_instance(self, instance: str) -> UnitName:
-        """Name the instance of this template."""
-        return parse_name(f"{self.prefix}@{instance}.{self.kind}")
 
 
 def parse_name(name: str) -> UnitName:
@@ -62,21 +54,8 @@ def parse_name(name: str) -> UnitName:
     return UnitName(name, prefix, instance if at else None, kind)
 
 
-def escape(text: str) -> str:
-    """Make a string fit for a unit name, as `systemd-escape` does."""
-    out = []
-    for index, char in enumerate(text):
-        if char == "/":
-            out.append("-")
-        elif (char.isascii() and char.isalnum()) or char in ":_" or (char == "." and index):
-            out.append(char)
-        else:
-            out.extend(f"\\x{byte:02x}" for byte in char.encode())
-    return "".join(out)
-
-
 def unescape(text: str) -> str:
-    """Undo :func:`escape`."""
+    """The string that a name stands for: `-` is `/`, `\\xHH` a byte, as `systemd-escape --unescape` has it."""
     raw = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text.replace("-", "/"))
     try:
         return raw.encode("latin-1").decode()

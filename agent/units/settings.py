@@ -90,8 +90,6 @@ _UNIT: dict[str, Key] = {
     "After": _list("after"),
     "Before": _list("before"),
     "OnFailure": _list("on_failure"),
-    "PropagatesReloadTo": _list("propagates_reload_to"),
-    "DefaultDependencies": _scalar("default_dependencies", _bool),
     "StartLimitIntervalSec": _scalar("start_limit_interval", _span),
     "StartLimitInterval": _scalar("start_limit_interval", _span),
     "StartLimitBurst": _scalar("start_limit_burst", values.integer),
@@ -191,7 +189,8 @@ SyslogIdentifier
 _IGNORED_UNIT = """
 ConditionPathExists ConditionFileNotEmpty ConditionHost AssertPathExists RequiresMountsFor StopWhenUnneeded Upholds
 RefuseManualStart RefuseManualStop AllowIsolate IgnoreOnIsolate JobTimeoutSec JobTimeoutAction OnSuccess SourcePath
-StartLimitAction FailureAction SuccessAction JoinsNamespaceOf ReloadPropagatedFrom
+StartLimitAction FailureAction SuccessAction JoinsNamespaceOf PropagatesReloadTo ReloadPropagatedFrom
+DefaultDependencies
 """
 _IGNORED: Mapping[str, frozenset[str]] = {
     "Service": frozenset(_IGNORED_SERVICE.split()),

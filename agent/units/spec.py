@@ -19,8 +19,6 @@ from agent.units.parse import Setting, parse_with_dropins
 from agent.units.settings import KEYS, MOVED_TO_UNIT, Key, ignored_keys
 from agent.units.words import split_words
 
-__all__ = ["Install", "Service", "Unit", "UnitSection", "XFleet", "parse_unit"]
-
 TEXT_LIMIT = 512 * 1024
 """Bytes of a unit file; the store's message limit is 1.5 MiB."""
 _SECTIONS = ("Unit", "Install", "X-Fleet", "Service", "Timer", "Socket", "Path", "Mount", "Slice", "Swap", "Automount")
@@ -219,6 +217,9 @@ def _without_effect(service: Service, places: Mapping[str, Setting]) -> list[Not
         if value not in ("journal", "inherit", "syslog"):
             reason = f"{key}={value} has no effect: what the unit prints goes to its journal."
             notices.append(Notice(reason, places[key].line, 1))
+    if service.reload:
+        reason = "ExecReload= has no effect yet: nothing here asks a unit to reload."
+        notices.append(Notice(reason, places["ExecReload"].line, 1))
     return notices
 
 

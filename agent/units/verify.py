@@ -7,13 +7,12 @@ from collections.abc import Collection, Sequence
 from agent.units.builtin import is_builtin
 from agent.units.docker_line import DockerLineError, parse_docker_line
 from agent.units.errors import Notice, UnitError, UnitFileError
-from agent.units.model import Phase, Unit
+from agent.units.model import PHASES, Unit
 from agent.units.names import parse_name
 from agent.units.parse import parse_text
 from agent.units.spec import parse_unit
 
 SUPPORTED = frozenset({"service"})
-_PHASES: tuple[Phase, ...] = ("condition", "start-pre", "start", "start-post", "reload", "stop", "stop-post")
 
 
 def verify(name: str, text: str, known: Collection[str] = ()) -> tuple[Unit, tuple[Notice, ...]]:
@@ -26,7 +25,7 @@ def verify(name: str, text: str, known: Collection[str] = ()) -> tuple[Unit, tup
         raise UnitFileError(f"Units of the type .{unit.parts.kind} can't be run yet; .service can.", unit=name)
     notices = list(unit.notices)
     if unit.service is not None:
-        for phase in _PHASES:
+        for phase in PHASES:
             for command in unit.service.commands(phase):
                 try:
                     step = parse_docker_line(command.words)

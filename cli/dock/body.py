@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agent.units.docker_line import ContainerOptions, DockerLineError, Mount
+from agent.units.docker_line import DockerLineError
+from agent.units.docker_options import ContainerOptions, Mount
 
 NANO = 1_000_000_000
 
@@ -28,6 +29,7 @@ def create_body(options: ContainerOptions, streams: Iterable[str]) -> dict[str, 
         "Cmd": list(options.command) or None,
         "Hostname": options.hostname,
         "Domainname": options.domainname,
+        "MacAddress": options.mac_address,
         "User": options.user,
         "WorkingDir": options.working_directory,
         "Tty": options.tty,
@@ -45,6 +47,11 @@ def create_body(options: ContainerOptions, streams: Iterable[str]) -> dict[str, 
     }
     if options.entrypoint is not None:
         body["Entrypoint"] = [options.entrypoint]
+    if options.ip or options.network_aliases:
+        endpoint = {"IPAMConfig": {"IPv4Address": options.ip}, "Aliases": list(options.network_aliases)}
+        body["NetworkingConfig"] = {"EndpointsConfig": {options.network or "default": endpoint}}
+    if options.health.command is not None:
+        body["Healthcheck"] = {"Test": ["CMD-SHELL", options.health.command]}
     if options.stop_timeout is not None:
         body["StopTimeout"] = options.stop_timeout
     return body
@@ -59,11 +66,15 @@ def _host(options: ContainerOptions, ports: dict[str, list[dict[str, str]]]) -> 
             for item in options.mounts
             if item.kind == "bind" and not item.make
         ],
+        "VolumesFrom": list(options.volumes_from),
+        "VolumeDriver": options.volume_driver,
+        "Devices": [{"PathOnHost": text.partition(":")[0]} for text in options.devices],
         "Tmpfs": {item.target: ",".join(item.options) for item in options.mounts if item.kind == "tmpfs"},
         "PortBindings": ports,
         "PublishAllPorts": options.publish_all,
         "AutoRemove": options.remove,
         "NetworkMode": options.network or "default",
+        "Links": [f"{item.container}:{item.alias}" for item in options.links],
         "Dns": list(options.dns),
         "DnsSearch": list(options.dns_search),
         "DnsOptions": list(options.dns_options),
@@ -71,6 +82,8 @@ def _host(options: ContainerOptions, ports: dict[str, list[dict[str, str]]]) -> 
         "PidMode": options.pid_mode,
         "IpcMode": options.ipc_mode,
         "UTSMode": options.uts_mode,
+        "UsernsMode": options.userns_mode,
+        "CgroupnsMode": options.cgroupns_mode,
         "CgroupParent": options.cgroup_parent,
         "Memory": options.memory or 0,
         "MemoryReservation": options.memory_reservation or 0,
@@ -90,10 +103,15 @@ def _host(options: ContainerOptions, ports: dict[str, list[dict[str, str]]]) -> 
         "Ulimits": [{key.capitalize(): value for key, value in asdict(item).items()} for item in options.ulimits],
         "CapAdd": list(options.cap_add),
         "CapDrop": list(options.cap_drop),
+        "GroupAdd": list(options.groups),
         "Privileged": options.privileged,
         "SecurityOpt": list(options.security_options),
         "Sysctls": dict(options.sysctls),
         "ReadonlyRootfs": options.read_only,
+        "KernelMemory": options.kernel_memory or 0,
+        "Init": options.init or None,
+        "Runtime": options.runtime,
+        "LogConfig": {"Type": options.log_driver, "Config": dict(options.log_options)},
         "RestartPolicy": {"Name": restart, "MaximumRetryCount": int(times or 0)},
     }
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any
+
+TYPE_CHECKING = False  # typing's own would import typing, and pathlib costs more than a request
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import IO, Any
 
 SOCKETS = ("/run/fleetd/docker.sock", "/run/docker.sock")
 VERSION = "/v1.41"
@@ -116,7 +118,7 @@ def address() -> str:
         return host.removeprefix("unix://")
     if host:
         raise EngineError(f"DOCKER_HOST={host}: dock speaks to unix:// sockets only")
-    return next((path for path in SOCKETS if Path(path).exists()), SOCKETS[0])
+    return next((path for path in SOCKETS if os.path.exists(path)), SOCKETS[0])  # noqa: PTH110
 
 
 def _lost(why: str) -> Unreachable:
@@ -207,7 +209,7 @@ def name(container: str) -> str:
 
 
 def _quoted(text: object) -> str:
-    return "".join(chr(one) if one in _PLAIN else f"%{one:02X}" for one in str(text).encode())
+    return "".join(chr(one) if one in _PLAIN else f"%{one:02X}" for one in str(text).encode(errors="surrogateescape"))
 
 
 def frames(answer: Answer) -> Iterator[tuple[int, bytes]]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
-from agent.units.docker_line import ContainerOptions, DockerLineError, parse_docker_line, parse_run_flags
 from cli.dock import engine
-from cli.dock.body import create_body
+from cli.dock.line import wish_of
 from cli.dock.session import Session
+from cli.dock.wish import UsageError, Wish
 
 CLIENT_ERROR, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 USAGE = """\
@@ -31,18 +30,17 @@ def run(words: list[str]) -> int:
         print(USAGE.format(verb="run", does="Make a container, start it and stay with it"), end="")
         return 0
     try:
-        options = parse_run_flags(words)
-        streams = _streams(options)
-        if options.tty and "stdin" in streams and not os.isatty(0):
+        wish = wish_of(words)
+        if wish.tty and "stdin" in wish.streams and not os.isatty(0):
             return _say("the input device is not a TTY", 1)
-        container = _create(options, streams)
-    except (DockerLineError, engine.EngineError) as error:
+        container = _create(wish)
+    except (UsageError, engine.EngineError) as error:
         return _say(error)
     session: Session | None = None
     try:
-        if not options.detach:
-            condition = "removed" if options.remove else "next-exit"
-            session = Session(container, streams, terminal=options.tty, condition=condition, signals=options.sig_proxy)
+        if not wish.detach:
+            condition = "removed" if wish.remove else "next-exit"
+            session = Session(container, wish.streams, terminal=wish.tty, condition=condition, signals=wish.signals)
         engine.order(f"/containers/{container}/start")
     except engine.EngineError as error:
         return _say(error, _start_code(error))
@@ -58,9 +56,8 @@ def create(words: list[str]) -> int:
         print(USAGE.format(verb="create", does="Make a container that `dock start` starts"), end="")
         return 0
     try:
-        options = parse_run_flags(words)
-        print(_create(options, _streams(options)))
-    except (DockerLineError, engine.EngineError) as error:
+        print(_create(wish_of(words, "create")))
+    except (UsageError, engine.EngineError) as error:
         return _say(error, 1)
     return 0
 
@@ -70,6 +67,8 @@ def start(words: list[str]) -> int:
     if words[:1] in (["--help"], ["-?"]):
         print("Usage: dock start [-a] [-i] CONTAINER...\n\n  Start containers; -a stays with one, -i also feeds it.")
         return 0
+    from agent.units.docker_line import DockerLineError, parse_docker_line
+
     try:
         step = parse_docker_line(["docker", "start", *words])
         assert step is not None
@@ -103,36 +102,28 @@ def _start_attached(name: str, *, interactive: bool) -> int:
     return session.run()
 
 
-def _streams(options: ContainerOptions) -> frozenset[str]:
-    if options.detach:
-        return frozenset()
-    if options.attach:
-        return frozenset(name.lower() for name in options.attach)
-    return frozenset({"stdout", "stderr", *(["stdin"] if options.interactive else [])})
-
-
-def _create(options: ContainerOptions, streams: frozenset[str]) -> str:
-    if options.cid_file and Path(options.cid_file).exists():
-        raise DockerLineError(
-            f"container ID file found, make sure the other container isn't running or delete {options.cid_file}."
+def _create(wish: Wish) -> str:
+    if wish.cid_file and os.path.exists(wish.cid_file):  # noqa: PTH110
+        raise UsageError(
+            f"container ID file found, make sure the other container isn't running or delete {wish.cid_file}."
         )
-    body = create_body(options, streams)
-    query = {"name": options.name} if options.name else None
-    if options.pull == "always":
-        engine.order("/images/create", {"fromImage": options.image})
+    query = {"name": wish.name} if wish.name else None
+    if wish.pull == "always":
+        engine.order("/images/create", {"fromImage": wish.image})
     try:
-        answer = engine.order("/containers/create", query, body)
+        answer = engine.order("/containers/create", query, wish.body)
     except engine.EngineError as error:
-        if error.status != 404 or "No such image" not in error.message or options.pull == "never":
+        if error.status != 404 or "No such image" not in error.message or wish.pull == "never":
             raise
-        image = options.image if ":" in options.image.rpartition("/")[2] else f"{options.image}:latest"
+        image = wish.image if ":" in wish.image.rpartition("/")[2] else f"{wish.image}:latest"
         print(f"Unable to find image '{image}' locally", file=sys.stderr)
-        engine.order("/images/create", {"fromImage": options.image})
-        answer = engine.order("/containers/create", query, body)
+        engine.order("/images/create", {"fromImage": wish.image})
+        answer = engine.order("/containers/create", query, wish.body)
     for warning in answer.get("Warnings") or ():
         print(f"WARNING: {warning}", file=sys.stderr)
-    if options.cid_file:
-        Path(options.cid_file).write_text(answer["Id"])
+    if wish.cid_file:
+        with open(wish.cid_file, "w") as out:
+            out.write(answer["Id"])
     return str(answer["Id"])
 
 

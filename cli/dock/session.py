@@ -14,11 +14,14 @@ import socket
 import termios
 import time
 import tty
-from collections.abc import Collection
-from types import FrameType
-from typing import Any
 
 from cli.dock import engine
+
+TYPE_CHECKING = False  # as in `engine`: a start costs what it imports
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from types import FrameType
+    from typing import Any
 
 RECONNECT_S = 120.0
 RECONNECT_PAUSE_S = 0.1

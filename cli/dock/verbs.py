@@ -24,7 +24,9 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 
 app = typer.Typer(
     help="Containers and images of this machine, with docker's verbs. DOCKER_HOST=unix:///path names another socket.",
+    epilog="Examples:  dock run --rm -p 8080:80 web   |   dock ps -a   |   dock logs -f web",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -58,7 +60,7 @@ def _split(tag: str) -> tuple[str, str]:
     return (name, label) if name else (tag, "latest")
 
 
-@app.command("import", epilog="example: dock import rootfs.tar busybox")
+@app.command("import", epilog="Example:  dock import rootfs.tar busybox")
 def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A tar of a root file system; '-' reads it from stdin.")],
     repository: Annotated[str, typer.Argument(metavar="[REPOSITORY[:TAG]]")] = "",
@@ -85,7 +87,7 @@ def request_lines(answer: engine.Answer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.read().splitlines() if line.strip()]
 
 
-@app.command(epilog="example: dock load -i busybox.tar")
+@app.command(epilog="Example:  dock load -i busybox.tar")
 def load(
     input_: Annotated[str, typer.Option("--input", "-i", metavar="FILE", help="Read it from here, not stdin.")] = "-",
 ) -> None:
@@ -104,7 +106,7 @@ def load(
         print(line.get("stream", ""), end="")
 
 
-@app.command()
+@app.command(epilog="Example:  dock rmi web:old")
 def rmi(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
     force: Annotated[bool, typer.Option("--force", "-f", help="Also with several names, or stopped users.")] = False,
@@ -120,7 +122,7 @@ def rmi(
     _each(images, remove, quiet=True)
 
 
-@app.command()
+@app.command(epilog="Example:  dock tag web web:old")
 def tag(image: str, name: str) -> None:
     """Give an image one more name."""
     repository, label = _split(name)
@@ -145,7 +147,7 @@ def _each(names: list[str], work: Callable[[str], object], *, quiet: bool = Fals
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example:  dock images --json")
 def images(json_: Json = False) -> None:
     """List images."""
     found = engine.fetch("/images/json")
@@ -161,7 +163,7 @@ def images(json_: Json = False) -> None:
     print(table(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), rows))
 
 
-@app.command()
+@app.command(epilog="Example:  dock ps -a")
 def ps(
     all_: Annotated[bool, typer.Option("--all", "-a", help="Also those that do not run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Ids alone.")] = False,
@@ -191,7 +193,7 @@ def _port(port: dict[str, Any]) -> str:
     return f"{port.get('IP', '0.0.0.0')}:{port['PublicPort']}->{inside}" if port.get("PublicPort") else inside
 
 
-@app.command()
+@app.command(epilog="Example:  dock logs -f --tail 10 web")
 def logs(
     container: Annotated[str, typer.Argument(metavar="CONTAINER")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
@@ -221,7 +223,7 @@ def _moment(text: str) -> str:
         raise engine.EngineError(f'invalid value for "since": {error}') from error
 
 
-@app.command()
+@app.command(epilog="Example:  dock inspect web")
 def inspect(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     format_: Annotated[str, typer.Option("--format", "-f", help="One value: {{.State.ExitCode}}.")] = "",
@@ -265,7 +267,7 @@ def _value(item: Any, path: str) -> str:
     return item if isinstance(item, str) else json.dumps(item)
 
 
-@app.command()
+@app.command(epilog="Example:  dock stop -t 5 web")
 def stop(
     containers: Names,
     patience: Annotated[int | None, typer.Option("--time", "-t", help="Seconds before SIGKILL (10).")] = None,
@@ -275,7 +277,7 @@ def stop(
     _each(containers, lambda name: engine.order(f"/containers/{engine.name(name)}/stop", query))
 
 
-@app.command()
+@app.command(epilog="Example:  dock kill -s HUP web")
 def kill(
     containers: Names,
     signal: Annotated[str, typer.Option("--signal", "-s", help="Which signal.")] = "KILL",
@@ -284,7 +286,7 @@ def kill(
     _each(containers, lambda name: engine.order(f"/containers/{engine.name(name)}/kill", {"signal": signal}))
 
 
-@app.command()
+@app.command(epilog="Example:  dock wait web")
 def wait(containers: Names) -> None:
     """Wait until containers end, and print their exit codes."""
 
@@ -294,7 +296,7 @@ def wait(containers: Names) -> None:
     _each(containers, ended, quiet=True)
 
 
-@app.command()
+@app.command(epilog="Example:  dock rm -f web")
 def rm(
     containers: Names,
     force: Annotated[bool, typer.Option("--force", "-f", help="Also while it runs.")] = False,

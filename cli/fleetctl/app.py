@@ -12,6 +12,7 @@ import typer
 from cli import completion
 from cli.fleetctl.output import Failure, fail
 from cli.fleetctl.session import choose_endpoint
+from cli.output import is_text
 from fleetd.api.client import DEFAULT_ENDPOINT, ClientError
 
 COMMANDS = {
@@ -62,6 +63,8 @@ def build(names: list[str]) -> typer.Typer:
 def main() -> None:
     """Run the command line; errors are a sentence on stderr and an exit code."""
     completing = completion.asked("fleetctl")
+    if strange := [word for word in sys.argv[1:] if not is_text(word)]:
+        fail(Failure(f"{strange[0]!a} is not text in UTF-8, as names of units and files must be."))
     wanted = [] if completing else [word for word in sys.argv[1:] if word in COMMANDS]
     app = build(wanted[:1] or list(COMMANDS))
     try:

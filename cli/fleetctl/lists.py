@@ -55,7 +55,7 @@ def list_units(full: Full = False, no_legend: NoLegend = False, fields: Fields =
             "sub": state["systemdSubState"],
             "hash": state["hash"] if full else state["hash"][:7],
         }
-        for state in states
+        for state in sorted(states, key=lambda state: (state["name"], state["machineID"]))
     ]
     table(columns, rows, legend=not no_legend)
 

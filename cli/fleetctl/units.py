@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agent.units.names import parse_name
 from cli.fleetctl.files import find_text, local_file, read
 from cli.fleetctl.output import Failure, place, print_json, warn
 from cli.fleetctl.session import addresses, client, is_glob, known_units, matching, unit_name
@@ -51,10 +52,13 @@ def _create(api: ApiClient, words: list[str], desired: Goal, replace: bool) -> l
 
 
 def _expand(api: ApiClient, words: list[str]) -> list[str]:
-    """Words as they are, globs as the cluster's units that they match."""
+    """Words as they are, globs as the cluster's units that they match, but for templates, which run nowhere."""
     expanded: list[str] = []
     for word in words:
-        expanded += known_units(api, [word]) if is_glob(word) else [word]
+        if not is_glob(word):
+            expanded.append(word)
+            continue
+        expanded += [name for name in known_units(api, [word]) if parse_name(name).instance != ""]
     return list(dict.fromkeys(expanded))
 
 
@@ -119,6 +123,17 @@ def start(
     _wait(api, names, "launched", no_block, block_attempts, json)
 
 
+def _stoppable(api: ApiClient, words: list[str]) -> list[str]:
+    """The units that words name and that are on machines, or are to be: a stop puts no unit onto one. Of those that a
+    glob matches the others are left out."""
+    names, desired = _existing(api, words), api.desired()
+    idle = {name for name in names if desired.get(name) == "inactive"}
+    named = idle & {unit_name(word) for word in words if not is_glob(word)}
+    if named:
+        raise Failure(f"Unable to stop unit {min(named)} in state inactive.")
+    return [name for name in names if name not in idle]
+
+
 def _existing(api: ApiClient, units: list[str]) -> list[str]:
     names = known_units(api, units)
     missing = set(names) - set(api.names())
@@ -130,7 +145,7 @@ def _existing(api: ApiClient, units: list[str]) -> list[str]:
 def stop(units: Units, no_block: NoBlock = False, block_attempts: Attempts = 0, json: Json = False) -> None:
     """Stop units, which stay on their machines."""
     api = client()
-    names = _existing(api, units)
+    names = _stoppable(api, units)
     api.put_units([{"name": name, "desiredState": "loaded"} for name in names])
     _wait(api, names, "loaded", no_block, block_attempts, json)
 

@@ -1,44 +1,71 @@
-"""The store's answers in the JSON that etcd's client prints with `-w json`: the same names, bytes in base64, and what
-is empty or zero left out. Answers on leases come without etcd's header.
-"""
+"""The store's answers as messages (dicts with the protocol's names), and messages in the JSON that etcd's client prints
+with `-w json`: the same names, bytes in base64, and what is empty or zero left out."""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kvstore.model import Event, Header, KeyValue, LeaseTimeToLive, Member, Members, Status, WatchBatch
+    from kvstore.model import (
+        Event,
+        Header,
+        KeyValue,
+        LeaseGrant,
+        Leases,
+        LeaseTimeToLive,
+        WatchBatch,
+    )
 
 Shape = dict[str, Any]
+_ESCAPED = ("<", ">", "&", "\u2028", "\u2029")
+_ESCAPES = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in _ESCAPED})
+_OPERATIONS = {
+    "response_range": "ResponseRange",
+    "response_put": "ResponsePut",
+    "response_delete_range": "ResponseDeleteRange",
+    "response_txn": "ResponseTxn",
+}
 
 
 def line(value: Any) -> str:
-    """As etcd's client prints it: one line."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    """JSON as Go writes it, in one line."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text.translate(_ESCAPES).encode(errors="replace").decode()
 
 
-def _without(shape: Shape) -> Shape:
-    return {name: value for name, value in shape.items() if value not in (None, "", 0, [])}
+def plain(message: Mapping[str, Any]) -> Shape:
+    """A message as it is printed: nothing that is empty, bytes in base64, a transaction's results with their kinds."""
+    return {name: _plain(value) for name, value in message.items() if value not in (None, "", b"", 0, [])}
 
 
-def _bytes(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def _plain(value: Any) -> Any:
+    match value:
+        case bytes():
+            return base64.b64encode(value).decode()
+        case list():
+            return [_plain(one) for one in value]
+        case {"response_range": _} | {"response_put": _} | {"response_delete_range": _} | {"response_txn": _}:
+            return {"Response": {_OPERATIONS[kind]: plain(one) for kind, one in value.items() if one is not None}}
+        case dict():
+            return plain(value)
+    return value
 
 
-def header(value: Header) -> Shape:
+def header(value: Header | None) -> Shape:
     """Who answered, and when."""
     names = ("cluster_id", "member_id", "revision", "raft_term")
-    return _without({name: getattr(value, name) for name in names})
+    return {name: getattr(value, name) if value else 0 for name in names}
 
 
 def kv(value: KeyValue | None) -> Shape | None:
     """A key with its value and revisions."""
     if value is None:
         return None
-    shape = {"key": _bytes(value.key), "create_revision": value.create_revision, "mod_revision": value.mod_revision}
-    return _without(shape | {"version": value.version, "value": _bytes(value.value), "lease": value.lease})
+    shape = {"key": value.key, "create_revision": value.create_revision, "mod_revision": value.mod_revision}
+    return shape | {"version": value.version, "value": value.value, "lease": value.lease}
 
 
 def result(value: Any) -> Shape:
@@ -48,49 +75,58 @@ def result(value: Any) -> Shape:
     head = {"header": header(value.header)}
     match value:
         case RangeResult(_, kvs, more, count):
-            return head | _without({"kvs": [kv(one) for one in kvs], "more": more, "count": count})
+            return head | {"kvs": [kv(one) for one in kvs], "more": more, "count": count}
         case PutResult(_, prev):
-            return head | _without({"prev_kv": kv(prev)})
+            return head | {"prev_kv": kv(prev)}
         case DeleteResult(_, deleted, prev_kvs):
-            return head | _without({"deleted": deleted, "prev_kvs": [kv(one) for one in prev_kvs]})
-    names = {RangeResult: "ResponseRange", PutResult: "ResponsePut", DeleteResult: "ResponseDeleteRange"}
-    done = [{"Response": {names.get(type(one), "ResponseTxn"): result(one)}} for one in value.responses]
-    return head | _without({"succeeded": value.succeeded, "responses": done})
+            return head | {"deleted": deleted, "prev_kvs": [kv(one) for one in prev_kvs]}
+    names = {RangeResult: "response_range", PutResult: "response_put", DeleteResult: "response_delete_range"}
+    done = [{names.get(type(one), "response_txn"): result(one)} for one in value.responses]
+    return head | {"succeeded": value.succeeded, "responses": done}
 
 
-def _event(value: Event) -> Shape:
-    return _without({"type": int(value.type == "delete"), "kv": kv(value.kv), "prev_kv": kv(value.prev_kv)})
+def event(value: Event) -> Shape:
+    """One change."""
+    return {"type": int(value.type == "delete"), "kv": kv(value.kv), "prev_kv": kv(value.prev_kv)}
 
 
 def batch(value: WatchBatch) -> Shape:
-    """Of watch. The header tells only the revision."""
-    events = [_event(one) for one in value.events]
-    head = {"Header": {"revision": value.revision}, "Events": events}
-    return head | {"CompactRevision": 0, "Canceled": False, "Created": False}
+    """Of watch."""
+    return watched(value.header, [plain(event(one)) for one in value.events])
 
 
-def member(value: Member) -> Shape:
-    """One member."""
-    shape = {"ID": value.id, "name": value.name, "peerURLs": list(value.peer_urls)}
-    return _without(shape | {"clientURLs": list(value.client_urls), "isLearner": value.is_learner})
+def watched(head: Header | None, events: list[Shape], compacted: int = 0) -> Shape:
+    """Of watch; the last answer is the one with the revision that was compacted."""
+    ended = {"CompactRevision": compacted, "Canceled": bool(compacted), "Created": False}
+    return {"Header": plain(header(head)), "Events": events} | ended
 
 
-def members(value: Members) -> Shape:
-    """Of every verb on members; `member add` also tells which one is new."""
-    subject = next((member(one) for one in value.members if one.id == value.subject), None)
-    every = [member(one) for one in value.members]
-    return {"header": header(value.header)} | _without({"member": subject, "members": every})
+def lease(value: LeaseGrant) -> Shape:
+    """Of `lease grant` and `lease keep-alive`."""
+    return plain(header(value.header)) | {"ID": value.id, "TTL": value.ttl}
+
+
+def leases(value: Leases) -> Shape:
+    """Of `lease list`."""
+    return plain(header(value.header)) | {"leases": [{"id": one} for one in value.ids]}
 
 
 def time_to_live(value: LeaseTimeToLive, keys: bool) -> Shape:
     """Of `lease timetolive`; `keys` says whether they were asked for."""
-    held = [_bytes(key) for key in value.keys] if keys else None
-    return {"id": value.id, "ttl": value.ttl, "granted-ttl": value.granted_ttl, "keys": held or None}
+    held = [base64.b64encode(key).decode() for key in value.keys] if keys else None
+    told = {"id": value.id, "ttl": value.ttl, "granted-ttl": value.granted_ttl, "keys": held or None}
+    return plain(header(value.header)) | told
 
 
-def status(url: str, value: Status) -> Shape:
-    """Of `endpoint status`."""
-    shape = {"header": header(value.header), "version": value.version, "dbSize": value.db_size, "leader": value.leader}
-    shape |= {"raftIndex": value.raft_index, "raftTerm": value.raft_term, "raftAppliedIndex": value.raft_applied_index}
-    shape |= {"errors": list(value.errors), "dbSizeInUse": value.db_size_in_use, "isLearner": value.is_learner}
-    return {"Endpoint": url, "Status": _without(shape)}
+def hexadecimal(message: Mapping[str, Any]) -> Shape:
+    """Of the verbs on members with --hex: their ids, which are always there, as texts."""
+    told = plain(message)
+    head = message["header"]
+    told["header"] = {
+        "cluster_id": f"{head['cluster_id']:x}",
+        "member_id": f"{head['member_id']:x}",
+        **{name: head[name] for name in ("revision", "raft_term") if head[name]},
+    }
+    for member in [*told.get("members", []), *([told["member"]] if "member" in told else [])]:
+        member["ID"] = f"{member.get('ID', 0):x}"
+    return told

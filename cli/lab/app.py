@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -18,20 +19,31 @@ from cli.lab.lab import Lab
 from cli.lab.switch import LabError
 
 READY_POLL_S = 0.05
+NAME_VARIABLE = "FLEET_LAB"
 
 app = typer.Typer(
     help="Simulated machines on one host: each runs fleetd for real, in namespaces of its own.",
+    epilog="Examples:  fleet-lab up -n 3   |   fleet-lab exec m1 -- date   |   fleet-lab kill m1   |   fleet-lab down",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Name = Annotated[str, typer.Option("--name", envvar="FLEET_LAB", help="Which lab.")]
+Name = Annotated[str, typer.Option("--name", envvar=NAME_VARIABLE, help="Which lab.")]
 MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="A machine: m1, m2 ...")]
 PASSING = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command(context_settings=PASSING)
+@app.callback()
+def before(
+    name: Annotated[str, typer.Option("--name", help="Which lab, for every command; it may stand behind it too.")] = "",
+) -> None:
+    """Take the lab's name where people write it first."""
+    if name:
+        os.environ[NAME_VARIABLE] = name  # the default of each command's own --name
+
+
+@app.command(context_settings=PASSING, epilog="Example:  fleet-lab up -n 3 --hold m3 -- --voters 5")
 def up(
     context: typer.Context,
     count: Annotated[int, typer.Option("-n", "--machines", help="How many machines.")] = 3,
@@ -50,13 +62,18 @@ def up(
         started = [one for one in lab.machines if one not in (hold or [])]
         for one in started:
             begin = time.monotonic()
-            lab.start(one)
+            try:
+                lab.start(one)
+            except OSError as error:
+                labs.down(name)
+                place = error.filename or lab.dir
+                raise LabError(f"{one} has no place for its data: {place}: {error.strerror}; see --dir") from error
             print(f"{one} is on: {lab.machines[one].address}, {time.monotonic() - begin:.2f} s", flush=True)
     if wait and not daemon:
         _wait_ready(lab, started, timeout, formed=not hold)
 
 
-@app.command(context_settings=PASSING)
+@app.command(context_settings=PASSING, epilog="Example:  fleet-lab start m4")
 def start(
     context: typer.Context,
     machine: MachineName,
@@ -72,7 +89,7 @@ def start(
         lab.start(machine)
 
 
-@app.command()
+@app.command(epilog="Example:  fleet-lab kill m1 m2")
 def kill(
     those: Annotated[list[str], typer.Argument(metavar="MACHINE...", help="Machines: m1, m2 ...")], name: Name = "lab"
 ) -> None:
@@ -82,7 +99,7 @@ def kill(
         machines.kill(*(lab.machine(one) for one in dict.fromkeys(those)))
 
 
-@app.command("exec", context_settings=PASSING)
+@app.command("exec", context_settings=PASSING, epilog="Example:  fleet-lab exec m1 -- fleetctl list-units")
 def execute(context: typer.Context, machine: MachineName, name: Name = "lab") -> None:
     """Run a command inside a machine: `fleet-lab exec m1 -- CMD ARG...`; ends with its exit code."""
     if not context.args:
@@ -90,21 +107,21 @@ def execute(context: typer.Context, machine: MachineName, name: Name = "lab") ->
     machines.enter(Lab.load(name).machine(machine), context.args)
 
 
-@app.command()
+@app.command(epilog="Example:  fleet-lab shell m1")
 def shell(machine: MachineName, name: Name = "lab") -> None:
     """Open a shell inside a machine."""
     program = "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"
     machines.enter(Lab.load(name).machine(machine), [program, "-i"])
 
 
-@app.command("restart-daemon")
+@app.command("restart-daemon", epilog="Example:  fleet-lab restart-daemon m1")
 def restart_daemon(machine: MachineName, name: Name = "lab") -> None:
     """kill -9 of a machine's fleetd alone; its pid 1 starts it again."""
     with labs.lock(name):
         print(machines.restart_daemon(Lab.load(name).machine(machine)))
 
 
-@app.command("stop-daemon")
+@app.command("stop-daemon", epilog="Example:  fleet-lab stop-daemon m1 --kill")
 def stop_daemon(
     machine: MachineName,
     name: Name = "lab",
@@ -115,14 +132,14 @@ def stop_daemon(
         machines.stop_daemon(Lab.load(name).machine(machine), kill_it=kill_it)
 
 
-@app.command("start-daemon")
+@app.command("start-daemon", epilog="Example:  fleet-lab start-daemon m1")
 def start_daemon(machine: MachineName, name: Name = "lab") -> None:
     """Start a machine's fleetd again after stop-daemon."""
     with labs.lock(name):
         print(machines.start_daemon(Lab.load(name).machine(machine)))
 
 
-@app.command()
+@app.command(epilog="Example:  fleet-lab partition m1 --in")
 def partition(
     machine: MachineName,
     name: Name = "lab",
@@ -134,14 +151,16 @@ def partition(
         Lab.load(name).partition(machine, "both" if inward == outward else "in" if inward else "out")
 
 
-@app.command()
-def heal(machine: MachineName, name: Name = "lab") -> None:
-    """Join a machine to the others again."""
+@app.command(epilog="Example:  fleet-lab heal m1 m2")
+def heal(
+    those: Annotated[list[str], typer.Argument(metavar="MACHINE...", help="Machines: m1, m2 ...")], name: Name = "lab"
+) -> None:
+    """Join machines to the others again, all of them in the same instant."""
     with labs.lock(name):
-        Lab.load(name).heal(machine)
+        Lab.load(name).heal(*those)
 
 
-@app.command()
+@app.command(epilog="Example:  fleet-lab status --json")
 def status(name: Name = "lab", as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show the machines: addresses, pids, client URLs, cuts, and who leads store and engine."""
     from cli.lab import status as states  # what the other commands need not wait for
@@ -150,7 +169,7 @@ def status(name: Name = "lab", as_json: Annotated[bool, typer.Option("--json", h
     print(json.dumps(found, indent=1) if as_json else states.table(found))
 
 
-@app.command()
+@app.command(epilog="Example:  fleet-lab down --all")
 def down(
     name: Name = "lab", every: Annotated[bool, typer.Option("--all", help="Every lab on this host.")] = False
 ) -> None:
@@ -168,9 +187,16 @@ def _wait_ready(lab: Lab, started: list[str], timeout: float, *, formed: bool) -
     while waiting := {one: machine for one, machine in waiting.items() if not _is_ready(machine, formed)}:
         if time.monotonic() > end:
             why = "; ".join(f"{one}: {labs.waits_for(machine)}" for one, machine in waiting.items())
+            refused = [last for machine in waiting.values() if (last := _last_line(machine.log)).startswith("fleetd: ")]
+            why += "".join(f"\n{line}" for line in dict.fromkeys(refused))
             logs = ", ".join(str(machine.log) for machine in waiting.values())
             raise LabError(f"no cluster after {timeout:.0f} s. {why}\nThe logs: {logs}")
         time.sleep(READY_POLL_S)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return lines[-1] if lines else ""
 
 
 def _is_ready(machine: machines.Machine, formed: bool) -> bool:

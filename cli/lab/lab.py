@@ -119,10 +119,10 @@ class Lab:
         switch.cut(self.name, self.cuts)
         self.save()
 
-    def heal(self, name: str) -> None:
-        """Take back a machine's cut."""
-        self.machine(name)
-        self.cuts.pop(name, None)
+    def heal(self, *names: str) -> None:
+        """Take back machines' cuts."""
+        for name in [self.machine(one).name for one in names]:
+            self.cuts.pop(name, None)
         switch.cut(self.name, self.cuts)
         self.save()
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from agent import cgroups
 from agent.cgroups import Cgroup
+from agent.hierarchies import Hierarchy
 from cli.lab import switch
 from cli.lab.init import DAEMON_LOG, DAEMON_PID, STOPPED_FLAG
 from cli.lab.switch import LabError
@@ -254,7 +254,7 @@ def _line(stream: IO[str], machine: Machine) -> str:
     return stream.readline().strip()
 
 
-def _mount_options(hierarchy: cgroups.Hierarchy) -> str:
+def _mount_options(hierarchy: Hierarchy) -> str:
     names = sorted(hierarchy.controllers)
     return ",".join(["none", *names] if all(name.startswith("name=") for name in names) else names)
 

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from cli import output
 from cli.lab import switch
 from cli.lab.lab import API_TIMEOUT_S, Lab, answers, ask, waits_for
 from cli.lab.machine import CODE_ROOT
@@ -50,15 +51,14 @@ def of(lab: Lab) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """Lay the status out for a person."""
-    rows = [["MACHINE", "STATE", "ADDRESS", "PID", "FLEETD", "CLIENT URL", "CUT", "LEADS"]]
+    rows = []
     for one in found["machines"]:
         leads = [what for what in ("store", "engine") if found[f"{what}_leader"] == one["name"]]
         cells = [one[key] for key in ("name", "state", "address", "pid", "daemon_pid", "client_url", "cut")]
-        rows.append([str(cell or "-") for cell in (*cells, ",".join(leads))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        rows.append((*cells, ",".join(leads)))
+    headers = ("MACHINE", "STATE", "ADDRESS", "PID", "FLEETD", "CLIENT URL", "CUT", "LEADS")
     notes = [f"{one['name']}: {one['waits_for']}" for one in found["machines"] if one["waits_for"]]
-    return "\n".join([*(line.rstrip() for line in lines), *notes])
+    return "\n".join([output.table(headers, rows), *notes])
 
 
 def _store_leader(lab: Lab, urls: list[str]) -> str:

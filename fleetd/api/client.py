@@ -107,7 +107,7 @@ class ApiClient:
         if answer.status >= 400:
             text = b"".join(answer.chunks())
             answer.close()
-            raise ClientError(_message(answer.status, text), answer.status)
+            raise ClientError(_message(self._endpoint, answer.status, text), answer.status)
         return answer
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
@@ -163,6 +163,11 @@ class ApiClient:
         """The sha256 of every unit's file, by the unit's name."""
         answer = self.request("GET", "/fleetd/v1/names")
         return dict(zip(answer["names"], answer["files"], strict=True))
+
+    def desired(self) -> dict[str, str]:
+        """What is wanted of every unit: inactive, loaded or launched."""
+        answer = self.request("GET", "/fleetd/v1/names")
+        return dict(zip(answer["names"], answer["desired"], strict=True))
 
     def states(self) -> list[dict[str, Any]]:
         """All reported states, in full."""
@@ -225,8 +230,8 @@ class ApiClient:
         return self.stream(f"/fleetd/v1/journal/{quote(name, safe='')}?{query}")
 
 
-def _message(status: int, text: bytes) -> str:
+def _message(endpoint: str, status: int, text: bytes) -> str:
     try:
         return str(json.loads(text)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"fleetd answered with HTTP status {status}."
+        return f"{endpoint} answered with HTTP status {status}, which is not fleetd's way: does fleetd listen there?"

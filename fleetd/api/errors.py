@@ -15,7 +15,7 @@ from kvstore.errors import StoreError
 log = logging.getLogger(__name__)
 
 Joined = Callable[[], str]
-ALONE = ("/fleet/v1/discovery", "/fleetd/v1/status")
+ALONE = ("/fleet/v1/discovery", "/fleetd/v1/status", "/metrics")
 """What a machine can answer without a cluster."""
 
 

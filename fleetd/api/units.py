@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -11,6 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from agent.units.errors import UnitError, UnitFileError
+from agent.units.names import parse_name
 from agent.units.parse import parse_text
 from agent.units.verify import verify
 from fleetd.api.errors import ApiError
@@ -110,15 +112,18 @@ class UnitRoutes:
         return web.json_response({"units": [e.model_dump(by_alias=True) for e in entities], **more})
 
     async def names(self, request: web.Request) -> web.Response:
-        """The names of all units, and the sha256 of their files in the same order (ours)."""
+        """The names of all units, and in the same order the sha256 of their files and what is wanted of them (ours)."""
         wishes = await self._registry.units()
-        return web.json_response({"names": [w.name for w in wishes], "files": [w.file for w in wishes]})
+        files, desired = [w.file for w in wishes], [w.desired for w in wishes]
+        return web.json_response({"names": [w.name for w in wishes], "files": files, "desired": desired})
 
     async def post_units(self, request: web.Request) -> web.Response:
         """Create many units, or change what is wanted of them (ours); all are verified before any is written."""
         asked = _read(UnitsRequest, await request.read(), request)
         if any(not item.name for item in asked.units):
             raise ApiError(400, "invalid unit entity: units: each needs a name")
+        for item in asked.units:
+            _refuse_template(item.name, item.desired_state)
         await self._check_accepts()
         await asyncio.to_thread(self._verify_all, asked)
         wanted = [Wanted(item.name, item.desired_state, item.text, item.replace) for item in asked.units]
@@ -160,6 +165,7 @@ class UnitRoutes:
     async def put_unit(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         asked = await self._asked(request, name)
+        _refuse_template(name, asked.desired_state)
         await self._check_accepts()
         text = asked.text if asked.text is not None else text_of(asked.options or [])
         if not text:
@@ -202,17 +208,15 @@ class UnitRoutes:
     async def list_states(self, request: web.Request) -> web.Response:
         machine, unit = request.query.get("machineID"), request.query.get("unitName")
         if unit is not None:
-            places = await self._registry.placements_of([unit])
             found = [item for item in await self._registry.states_of([unit]) if machine in (None, item.machine)]
+            found.sort(key=_state_key)
         else:
-            places = await self._registry.placements(machine)
-            found = await self._registry.states(machine)
-        placed = {(item.machine, item.unit): item.file for item in places}
-        found = [item for item in found if (item.machine, item.state.unit) in placed]
-        found.sort(key=_state_key)
+            found = await self._registry.states_after(after(request), PAGE_SIZE + 1, machine)
         chosen, more = page(request, found, _state_key)
+        places = await self._registry.placements_at([(item.machine, item.state.unit) for item in chosen])
+        placed = {(item.machine, item.unit): item.file for item in places}
         entities = []
-        for item in chosen:
+        for item in [item for item in chosen if (item.machine, item.state.unit) in placed]:
             text = await self._registry.file(placed[item.machine, item.state.unit]) or ""
             entity = UnitStateEntity(
                 name=item.state.unit,
@@ -224,6 +228,14 @@ class UnitRoutes:
             )
             entities.append(entity.model_dump(by_alias=True))
         return web.json_response({"states": entities, **more})
+
+
+def _refuse_template(name: str, desired: Desired) -> None:
+    """A template is there for its instances: it runs nowhere itself, as with systemd."""
+    with contextlib.suppress(UnitError):  # what is no unit's name at all is refused by who looks for it
+        parts = parse_name(name)
+        if parts.instance == "" and desired != "inactive":
+            raise ApiError(400, f"{name} is a template: name an instance of it, such as {parts.prefix}@1.{parts.kind}")
 
 
 def _read(model: type[Body], data: bytes, request: web.Request) -> Body:
@@ -241,4 +253,5 @@ def _read(model: type[Body], data: bytes, request: web.Request) -> Body:
 
 
 def _state_key(item: PlacedState) -> str:
-    return f"{item.state.unit}/{item.machine}"
+    """States come in the order of their keys, so that a page is a range of them."""
+    return f"{item.machine}/{item.state.unit}"

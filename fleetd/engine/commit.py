@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from fleetd.engine.decisions import Alarm, Answer, Decision, Explain, Group, Place, Unplace
 from fleetd.registry import keys
 from kvstore.client import Client
-from kvstore.model import Compare, Op
-
-BATCH = 128
-"""Operations in one transaction; etcd's own limit."""
+from kvstore.model import MAX_TXN_OPS, Compare, Op
 
 
 class Deposed(Exception):
@@ -49,7 +46,7 @@ class Batch:
         return [Compare.create(keys.LEADER, "=", term), *gone]
 
 
-def batches(groups: Iterable[Group], limit: int = BATCH) -> Iterator[Batch]:
+def batches(groups: Iterable[Group], limit: int = MAX_TXN_OPS) -> Iterator[Batch]:
     """Pack groups into transactions, in order: a group stays whole while it fits into one at all, and no key comes
     twice in one."""
     batch = Batch()

@@ -14,19 +14,21 @@ from collections.abc import AsyncIterator, Callable
 from fleetd.engine.brake import HOLD_TTLS, SILENCE_TTLS, Brake
 from fleetd.engine.commit import Deposed, commit
 from fleetd.engine.decisions import Alarm
+from fleetd.engine.files import FileSweep, delete
 from fleetd.engine.plan import Planner
 from fleetd.engine.snapshot import Snapshot
 from fleetd.registry import keys
 from fleetd.registry.follow import RETRY_S, Changed, Listed, follow
+from fleetd.registry.records import LEASE_TTL_S
 from kvstore.client import Client
 from kvstore.errors import LeaseNotFound, StoreError
 from kvstore.model import Compare, Op
 
 log = logging.getLogger(__name__)
-LEASE_TTL_S = 3
-"""The engine's own lease, and the machine leases' TTL that the brake counts in."""
 QUEUE = 256
 """Batches of changes that may wait while a plan is committed."""
+GIVE_UP_S = 1.0
+"""How long the end of a term waits for its lease to be revoked; it expires by itself."""
 _OWN = (keys.PLACEMENTS, keys.REASONS)
 
 
@@ -94,7 +96,7 @@ class Engine:
 
     async def _give_up(self, lease: int) -> None:
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(GIVE_UP_S):
                 await self._client.lease_revoke(lease)
         except (StoreError, TimeoutError) as error:
             log.debug("The engine's lease %x was left to expire: %s", lease, error)
@@ -104,8 +106,7 @@ class Engine:
         while True:
             await asyncio.sleep(LEASE_TTL_S / 3)
             try:
-                if await self._client.lease_keepalive(lease) <= 0:
-                    raise Deposed("its lease has expired.")
+                await self._client.lease_keepalive(lease)
                 self._heard()
             except LeaseNotFound as error:
                 self._heard()
@@ -154,9 +155,10 @@ class Engine:
         second time. A listing that is asked for after that holds it.
         """
         planner = Planner(Snapshot(), Brake(LEASE_TTL_S))
+        files = FileSweep(self._clock())
         own: set[int] = set()
         while True:
-            change = await self._next(queue, planner.due_next)
+            change = await self._next(queue, min(files.due, math.inf if planner.due_next is None else planner.due_next))
             if change is not None:
                 self._heard()
             while change is not None:
@@ -177,7 +179,12 @@ class Engine:
             revisions = await commit(self._client, term, groups)
             own.update(revisions)
             written = max([written, *revisions])
-            self._heard()
+            if revisions:  # a plan that writes nothing asks nobody
+                self._heard()
+            if now >= files.due and (unused := files.look(planner.snapshot, now)):
+                deleted = await delete(self._client, term, unused)
+                self._heard()
+                log.info("%d of %d unit files that nothing refers to are deleted", deleted, len(unused))
             for text in [decision.text for group in groups for decision in group if isinstance(decision, Alarm)]:
                 log.warning("%s", text or "The alarm is over: units of lost machines may move.")
 
@@ -191,8 +198,8 @@ class Engine:
             snapshot.apply(event)
         own.difference_update([revision for revision in own if revision <= change.revision])
 
-    async def _next(self, queue: asyncio.Queue[Listed | Changed], due: float | None) -> Listed | Changed | None:
-        wait = None if due is None else max(0.0, due - self._clock())
+    async def _next(self, queue: asyncio.Queue[Listed | Changed], due: float) -> Listed | Changed | None:
+        wait = max(0.0, due - self._clock())
         try:
             async with asyncio.timeout(wait):
                 return await queue.get()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.interfaces import DesiredState
 from fleetd.engine.brake import Brake
 from fleetd.engine.decisions import Alarm, Answer, Decision, Explain, Group, Place, Unplace
 from fleetd.engine.snapshot import Snapshot
@@ -77,14 +78,17 @@ class Planner:
 
     def _due(self, unit: str, machine: str) -> float:
         """When a lost machine's unit may move. The machine may run the file that it was given, or already the newest:
-        the more patient one counts."""
-        patience = 0.0
-        if (wish := self.snapshot.wishes.get(unit)) is not None:
-            patience = self.snapshot.spec(wish).patience
-            placed = self.snapshot.placements.get(unit, {}).get(machine)
-            if placed is not None and placed.file != wish.file:
-                patience = max(patience, self.snapshot.spec(replace(wish, file=placed.file)).patience)
-        return max(self._lost.get(machine, 0.0) + patience, self.brake.hold_until)
+        the more patient one counts. A unit that nobody wants any more is let go at once, but not while it may still run
+        there though it must not run twice: it may be wanted again."""
+        wish = self.snapshot.wishes.get(unit)
+        placed = self.snapshot.placements.get(unit, {}).get(machine)
+        files = {known.file for known in (wish, placed) if known is not None}
+        specs = [self.snapshot.spec(Wish(unit, file, "loaded")) for file in files]
+        unwanted = wish is None or wish.desired == "inactive"
+        if unwanted:
+            specs = [spec for spec in specs if spec.fleet.stop_when_isolated is not None]
+        patience = max((spec.patience for spec in specs), default=0.0)
+        return max(self._lost.get(machine, 0.0) + patience, 0.0 if unwanted else self.brake.hold_until)
 
     def _overdue(self, now: float, queue: dict[str, None]) -> None:
         """Find the units whose lost machine was waited for long enough, and the next time that is so."""
@@ -105,9 +109,9 @@ class Planner:
 
     def _holds(self, unit: str, machine: str, now: float) -> bool:
         """Whether a placement still counts: its machine lives, or is still waited for."""
-        if self._leaving.get(unit) == machine:
-            return False
-        return machine in self.snapshot.present or self._due(unit, machine) > now
+        if machine in self.snapshot.present:
+            return self._leaving.get(unit) != machine
+        return self._due(unit, machine) > now
 
     def _suits(self, request: Request, machine: str) -> bool:
         """Whether a placement is as its file, which may be new, and the machine's metadata, which may have changed, ask
@@ -121,7 +125,7 @@ class Planner:
             self._globals.pop(unit, None)
             if where:
                 self._touch_followers(unit)
-            return self._group([*(self._unplace(unit, m) for m in where), *self._explain(unit, "")])
+            return self._group([*self._let_go(unit, where, now), *self._explain(unit, "")])
         spec = self.snapshot.spec(wish)
         if spec.error:
             return self._group(self._explain(unit, spec.error))
@@ -144,6 +148,17 @@ class Planner:
         placed = self._place(wish, chosen)
         self._evict(wish, chosen)
         return self._group([*gone, *placed, *self._explain(unit, "")])
+
+    def _let_go(self, unit: str, where: list[str], now: float) -> list[Decision]:
+        """Take an unwanted unit from its machines. A lost one that is waited for keeps it, but is not to start it."""
+        decisions: list[Decision] = []
+        for machine in where:
+            if machine in self.snapshot.present or not self._holds(unit, machine, now):
+                decisions.append(self._unplace(unit, machine))
+            else:
+                file = self.snapshot.placements[unit][machine].file
+                decisions += self._place(Wish(unit, file, "loaded"), machine)
+        return decisions
 
     def _decide_global(self, wish: Wish, now: float) -> list[Group]:
         unit = wish.name
@@ -218,8 +233,8 @@ class Planner:
     # Decisions, assumed at once
 
     def _place(self, wish: Wish, machine: str) -> list[Decision]:
-        desired = "launched" if wish.desired == "launched" else "loaded"
-        placed = Placed(wish.name, machine, wish.file, desired)  # type: ignore[arg-type]
+        desired: DesiredState = "launched" if wish.desired == "launched" else "loaded"
+        placed = Placed(wish.name, machine, wish.file, desired)
         before = self.snapshot.placements.get(wish.name, {}).get(machine)
         if before is not None and (before.file, before.desired) == (placed.file, placed.desired):
             return []

@@ -60,6 +60,10 @@ class Snapshot:
         self.alarm = False
         self.indices = Indices()
         self.touched = Touched()
+        self.files: dict[str, int] = {}
+        """Unit files in the store, with their mod revisions."""
+        self.unread: set[bytes] = set()
+        """Keys of wishes and placements that can't be read: nobody can say which files they name."""
         self._files: dict[str, str] = {}
         self._specs: dict[tuple[str, str], Spec] = {}
 
@@ -106,9 +110,11 @@ class Snapshot:
 
     def _put(self, kv: KeyValue) -> None:
         kind, names = keys.split(kv.key)
+        self.unread.discard(kv.key)
         try:
             match kind, names:
                 case "files", (digest,):
+                    self.files[digest] = kv.mod_revision
                     self._files[digest] = str(keys.decode(kv.key, kv.value)["text"])
                 case "units", (unit,):
                     self._wish(Wish.read(unit, kv.key, kv.value, kv.mod_revision))
@@ -134,8 +140,11 @@ class Snapshot:
                     self.alarm = True
         except (RegistryError, KeyError, ValueError, TypeError) as error:
             log.error("The record %s is left out: %s", kv.key.decode(errors="replace"), error)
+            if kv.key.startswith((keys.UNITS, keys.PLACEMENTS)):
+                self.unread.add(kv.key)
 
     def _delete(self, key: bytes) -> None:
+        self.unread.discard(key)
         match keys.split(key):
             case "units", (unit,):
                 wish = self.wishes.pop(unit, None)
@@ -154,6 +163,7 @@ class Snapshot:
             case "machines", (machine,):
                 self.machines.pop(machine, None)
             case "files", (digest,):
+                self.files.pop(digest, None)
                 self._files.pop(digest, None)
             case "reasons", (unit,):
                 self.reasons.pop(unit, None)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from fleetd.registry import keys
 from fleetd.registry.records import Desired, Wish
 from fleetd.registry.registry import Registry
-from kvstore.model import Compare, Op
+from kvstore.model import MAX_TXN_OPS, Compare, Op
 
-BATCH_UNITS = 64
-"""Two puts a unit, of the 128 operations in a transaction that etcd allows."""
+BATCH_UNITS = MAX_TXN_OPS // 2
+"""A unit takes two puts."""
 BATCH_BYTES = 1_000_000
 """Of files' records in a transaction; one that is larger goes alone."""
 

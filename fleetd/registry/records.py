@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from agent.interfaces import ContainerRecord, UnitState
+from agent.interfaces import ContainerRecord, DesiredState, UnitState
 from fleetd.registry import keys
 
 Desired = Literal["inactive", "loaded", "launched"]
 DESIRED: tuple[Desired, ...] = ("inactive", "loaded", "launched")
 RUNNING = frozenset({"active", "activating", "reloading", "deactivating"})
 """The ACTIVE words of a unit that has processes, or is about to."""
+LEASE_TTL_S = 3
+"""Of each machine's lease, and of the engine's own."""
 
 
 def desired_state(text: str) -> Desired:
@@ -48,7 +50,7 @@ class Placed:
     unit: str
     machine: str
     file: str
-    desired: Literal["loaded", "launched"]
+    desired: DesiredState
     epoch: int = 0
 
     @classmethod

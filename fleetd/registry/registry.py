@@ -4,23 +4,19 @@ reports goes through `reports`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from agent.interfaces import UnitState
 from fleetd.registry import keys, records
 from fleetd.registry.follow import list_prefix
 from fleetd.registry.records import Desired, Machine, Placed, Presence, Wish
+from fleetd.registry.texts import Texts
 from kvstore.client import Client, prefix_end
-from kvstore.model import Compare, KeyValue, Op, RangeResult
+from kvstore.model import MAX_TXN_OPS, Compare, KeyValue, Op, RangeResult
 
-FILES_KEPT = 1024
-"""Unit files that are kept in memory."""
-BATCH = 128
-"""Operations in one transaction; etcd's own limit."""
 LOOKUPS = 10_000
-"""Keys that are asked for one by one at most; above that everything is listed."""
+"""Keys that are asked for one by one at most; above that ranges are."""
 ATTEMPTS = 16
 """How often a change that lost a race against another one is tried again."""
 
@@ -33,13 +29,23 @@ class PlacedState:
     state: UnitState
 
 
+def _placed(kv: KeyValue) -> Placed:
+    machine, unit = keys.split(kv.key)[1]
+    return Placed.read(machine, unit, kv.key, kv.value, kv.mod_revision)
+
+
+def _state(kv: KeyValue) -> PlacedState:
+    machine, unit = keys.split(kv.key)[1]
+    return PlacedState(machine, records.read_state(unit, kv.key, kv.value))
+
+
 class Registry:
     """The records of one cluster, as seen and written by one machine."""
 
     def __init__(self, client: Client, machine_id: str) -> None:
         self.client = client
         self.machine_id = machine_id
-        self._files: OrderedDict[str, str] = OrderedDict()
+        self._texts = Texts()
 
     # Units
 
@@ -60,18 +66,15 @@ class Registry:
         return [Wish.read(keys.split(kv.key)[1][0], kv.key, kv.value, kv.mod_revision) for kv in found.kvs]
 
     async def file(self, digest: str) -> str | None:
-        """The text of a unit file, or None. Files never change, so those seen last are kept in memory."""
-        if (kept := self._files.get(digest)) is not None:
-            return kept
+        """The text of a unit file, or None."""
+        if (known := self._texts.get(digest)) is not None:
+            return known
         found = await self.client.get(keys.file(digest), serializable=True)
         if not found.kvs:
             found = await self.client.get(keys.file(digest))
         if not found.kvs:
             return None
-        text = self._files[digest] = str(keys.decode(keys.file(digest), found.kvs[0].value)["text"])
-        if len(self._files) > FILES_KEPT:
-            self._files.popitem(last=False)
-        return text
+        return self._texts.keep(digest, str(keys.decode(keys.file(digest), found.kvs[0].value)["text"]))
 
     async def create_unit(self, name: str, text: str, desired: Desired) -> bool:
         """Store a new unit with its file; False when the name is taken."""
@@ -111,25 +114,14 @@ class Registry:
         """Forget a unit; False when there is none."""
         return (await self.client.delete(keys.unit(name))).deleted > 0
 
-    async def reasons(self) -> Mapping[str, str]:
-        """Why units could not be placed, by unit."""
-        listed = await list_prefix(self.client, keys.REASONS)
-        return {keys.split(kv.key)[1][0]: str(keys.decode(kv.key, kv.value)["reason"]) for kv in listed.kvs}
-
     async def reason(self, name: str) -> str:
         """Why a unit could not be placed; empty when it could."""
         found = await self.client.get(keys.reason(name))
         return str(keys.decode(keys.reason(name), found.kvs[0].value)["reason"]) if found.kvs else ""
 
-    async def placements(self, machine: str | None = None) -> list[Placed]:
-        """Every placement, of every machine or of one."""
-        prefix = keys.PLACEMENTS if machine is None else keys.placements(machine)
-        listed = await list_prefix(self.client, prefix)
-        found = []
-        for kv in listed.kvs:
-            where, unit = keys.split(kv.key)[1]
-            found.append(Placed.read(where, unit, kv.key, kv.value, kv.mod_revision))
-        return found
+    async def placements(self) -> list[Placed]:
+        """Every placement, of every machine."""
+        return [_placed(kv) for kv in (await list_prefix(self.client, keys.PLACEMENTS)).kvs]
 
     async def machine_ids(self) -> list[str]:
         """The ids of every machine that was ever registered, in order."""
@@ -137,33 +129,40 @@ class Registry:
         return [keys.split(kv.key)[1][0] for kv in listed.kvs]
 
     async def placements_of(self, units: Collection[str]) -> list[Placed]:
-        """Where these units are placed. Others are not read unless there are so many machines that asking each would
-        cost more."""
-        machines = await self.machine_ids()
-        if len(units) * len(machines) > LOOKUPS:
-            return [item for item in await self.placements() if item.unit in units]
-        found = []
-        for kv in await self._get_each([keys.placement(machine, unit) for unit in units for machine in machines]):
-            machine, unit = keys.split(kv.key)[1]
-            found.append(Placed.read(machine, unit, kv.key, kv.value, kv.mod_revision))
-        return found
+        """Where these units are placed; read as `_of` does."""
+        return [_placed(kv) for kv in await self._of(keys.placement, units)]
+
+    async def placements_at(self, places: Sequence[tuple[str, str]]) -> list[Placed]:
+        """Those of these placements (machine, unit) that are there."""
+        found = await self._get([Op.get(keys.placement(machine, unit)) for machine, unit in places])
+        return [_placed(kv) for kv in found]
 
     async def states_of(self, units: Collection[str]) -> list[PlacedState]:
-        """What machines report of these units; read as `placements_of` does."""
-        machines = await self.machine_ids()
-        if len(units) * len(machines) > LOOKUPS:
-            return [item for item in await self.states() if item.state.unit in units]
-        found = []
-        for kv in await self._get_each([keys.state(machine, unit) for unit in units for machine in machines]):
-            machine, unit = keys.split(kv.key)[1]
-            found.append(PlacedState(machine, records.read_state(unit, kv.key, kv.value)))
-        return found
+        """What machines report of these units; read as `_of` does."""
+        return [_state(kv) for kv in await self._of(keys.state, units)]
 
-    async def _get_each(self, wanted: Sequence[bytes]) -> list[KeyValue]:
-        """Those of these keys that are there, in order."""
+    async def states_after(self, place: str, limit: int, machine: str | None = None) -> list[PlacedState]:
+        """The first states whose `machine/unit` comes after this one, of all machines or of one."""
+        prefix = keys.STATES if machine is None else keys.state(machine, "")
+        start = max(prefix, keys.STATES + place.encode() + b"\0") if place else prefix
+        found = await self.client.get(start, range_end=prefix_end(prefix), limit=limit)
+        return [_state(kv) for kv in found.kvs]
+
+    async def _of(self, key: Callable[[str, str], bytes], units: Collection[str]) -> list[KeyValue]:
+        """What is recorded of these units for any machine. Where each of them on each machine would be too many keys to
+        ask for, each machine is asked for the range of them: for a page of units that is little more."""
+        machines = await self.machine_ids()
+        if len(units) * len(machines) <= LOOKUPS:
+            return await self._get([Op.get(key(machine, unit)) for unit in units for machine in machines])
+        first, last = min(units), max(units)
+        found = await self._get([Op.get(key(one, first), range_end=key(one, last) + b"\0") for one in machines])
+        return [kv for kv in found if keys.split(kv.key)[1][1] in units]
+
+    async def _get(self, wanted: Sequence[Op]) -> list[KeyValue]:
+        """What these reads find, in order."""
         found: list[KeyValue] = []
-        for start in range(0, len(wanted), BATCH):
-            done = await self.client.txn([], [Op.get(key) for key in wanted[start : start + BATCH]])
+        for start in range(0, len(wanted), MAX_TXN_OPS):
+            done = await self.client.txn([], wanted[start : start + MAX_TXN_OPS])
             for answer in done.responses:
                 if isinstance(answer, RangeResult):
                     found.extend(answer.kvs)
@@ -172,12 +171,7 @@ class Registry:
     async def states(self, machine: str | None = None) -> list[PlacedState]:
         """What machines report of their units."""
         prefix = keys.STATES if machine is None else keys.state(machine, "")
-        listed = await list_prefix(self.client, prefix)
-        found = []
-        for kv in listed.kvs:
-            where, unit = keys.split(kv.key)[1]
-            found.append(PlacedState(where, records.read_state(unit, kv.key, kv.value)))
-        return found
+        return [_state(kv) for kv in (await list_prefix(self.client, prefix)).kvs]
 
     # Machines
 

@@ -13,25 +13,24 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 
-from agent.interfaces import ContainerRecord, Placement, UnitState
+from agent.interfaces import ContainerRecord, Placement, UnitState, Unreadable
 from fleetd.registry import keys, records
 from fleetd.registry.follow import RETRY_S, Changed, Listed, follow, list_prefix
 from fleetd.registry.records import RUNNING, Placed, Return
+from fleetd.registry.texts import Texts
 from kvstore.client import Client
 from kvstore.errors import LeaseNotFound, StoreError
-from kvstore.model import Compare, KeyValue, Op
+from kvstore.model import MAX_TXN_OPS, Compare, KeyValue, Op
 
 log = logging.getLogger(__name__)
-BATCH = 128
-"""Operations in one transaction; etcd's own limit."""
 ASK_AGAIN_S = 5.0
 """How long an engine's answer is waited for; a new lease also counts from then on."""
 SWEEP_AFTER_S = 10.0
 """How long the agent has to take over what it finds before reports of an earlier fleetd are dropped."""
 FIRST_REPORT_S = 2.0
 """How long a return waits for the agent to say what it has taken over."""
-FILES_KEPT = 1024
-"""Unit files that are kept in memory."""
+
+_Item = Placed | Unreadable
 
 
 class ClusterLink:
@@ -48,7 +47,7 @@ class ClusterLink:
         self._units: dict[str, UnitState] = {}
         self._containers: dict[str, ContainerRecord] = {}
         self._dirty: OrderedDict[bytes, bytes | None] = OrderedDict()
-        self._files: OrderedDict[str, str] = OrderedDict()
+        self._texts = Texts()
         self._known = 0
 
     def set_lease(self, lease: int, *, returning: bool | None = None) -> None:
@@ -152,7 +151,7 @@ class ClusterLink:
     async def _send(self) -> None:
         while self._dirty and self._lease and not self._returning:
             lease = self._lease
-            batch = dict(list(self._dirty.items())[:BATCH])
+            batch = dict(list(self._dirty.items())[:MAX_TXN_OPS])
             ops = [Op.delete(k) if v is None else Op.put(k, v, lease=lease) for k, v in batch.items()]
             await self._client.txn([], ops)
             if lease != self._lease:
@@ -189,43 +188,39 @@ class ClusterLink:
                         self._ready.set()
                         return
 
-    async def placements(self) -> AsyncIterator[Mapping[str, Placement]]:
+    async def placements(self) -> AsyncIterator[Mapping[str, Placement | Unreadable]]:
         """Yield the whole set for this machine, first as it is now, then after every change."""
-        placed: dict[str, Placed] = {}
-        given: dict[str, Placement] = {}
+        placed: dict[str, _Item] = {}
         changes = follow(self._client, keys.placements(self._machine))
         async for change in changes:
             before = placed
             placed = self._apply(placed, change)
             if not placed.keys() >= before.keys() or not self._ready.is_set() or isinstance(change, Listed):
                 await self._settle(placed)
-            given = await self._placements(placed, given)
-            yield dict(given)
+            yield {unit: await self._with_text(item) for unit, item in placed.items()}
 
-    def _apply(self, placed: dict[str, Placed], change: Listed | Changed) -> dict[str, Placed]:
-        """The set after a change. A record that can't be read is logged, and leaves its unit as it was."""
+    def _apply(self, placed: dict[str, _Item], change: Listed | Changed) -> dict[str, _Item]:
+        """The set after a change."""
         found = {} if isinstance(change, Listed) else dict(placed)
         for kv in change.kvs if isinstance(change, Listed) else ():
-            self._put_placed(kv, placed, found)
+            self._put_placed(kv, found)
         for event in change.events if isinstance(change, Changed) else ():
             if event.kv.mod_revision <= self._known:
                 continue
             if event.type == "put":
-                self._put_placed(event.kv, placed, found)
+                self._put_placed(event.kv, found)
             else:
                 found.pop(keys.split(event.kv.key)[1][-1], None)
         return found
 
-    def _put_placed(self, kv: KeyValue, before: Mapping[str, Placed], found: dict[str, Placed]) -> None:
+    def _put_placed(self, kv: KeyValue, found: dict[str, _Item]) -> None:
         unit = keys.split(kv.key)[1][-1]
         try:
             found[unit] = Placed.read(self._machine, unit, kv.key, kv.value, kv.mod_revision)
         except keys.RegistryError as error:
-            log.error("A placement is left out, and %s stays as it was: %s", unit, error)
-            if unit in before:
-                found[unit] = before[unit]
+            found[unit] = Unreadable(unit, kv.mod_revision, str(error))
 
-    async def _settle(self, placed: dict[str, Placed]) -> None:
+    async def _settle(self, placed: dict[str, _Item]) -> None:
         """Wait until a removal may be believed: this machine is present under its lease, and is not returning. A
         removal while it was thought dead is for the engine to confirm; what it restores replaces the set."""
         while True:
@@ -241,29 +236,24 @@ class ClusterLink:
                 log.debug("A removal waits for the store: %s", error)
             await asyncio.sleep(RETRY_S)
 
-    async def _refresh(self, placed: dict[str, Placed]) -> None:
+    async def _refresh(self, placed: dict[str, _Item]) -> None:
         listed = await list_prefix(self._client, keys.placements(self._machine))
         fresh = self._apply(placed, listed)
         placed.clear()
         placed.update(fresh)
         self._known = listed.revision
 
-    async def _placements(self, placed: Mapping[str, Placed], given: Mapping[str, Placement]) -> dict[str, Placement]:
-        """With their files. A unit whose file can't be read keeps what was given before."""
-        found: dict[str, Placement] = {}
-        for unit, item in placed.items():
-            try:
-                found[unit] = Placement(item.unit, await self._file(item.file), item.desired, item.epoch)
-            except keys.RegistryError as error:
-                log.error("A placement is left out, and %s stays as it was: %s", unit, error)
-                if unit in given:
-                    found[unit] = given[unit]
-        return found
+    async def _with_text(self, item: Placed | Unreadable) -> Placement | Unreadable:
+        if isinstance(item, Unreadable):
+            return item
+        try:
+            return Placement(item.unit, await self._file(item.file), item.desired, item.epoch)
+        except keys.RegistryError as error:
+            return Unreadable(item.unit, item.epoch, str(error))
 
     async def _file(self, digest: str) -> str:
-        if (text := self._files.get(digest)) is not None:
-            self._files.move_to_end(digest)
-            return text
+        if (known := self._texts.get(digest)) is not None:
+            return known
         key = keys.file(digest)
         while True:
             try:
@@ -271,11 +261,6 @@ class ClusterLink:
                 break
             except StoreError:
                 await asyncio.sleep(RETRY_S)
-        text = str(keys.decode(key, found.kvs[0].value)["text"]) if found.kvs else ""
-        self._files[digest] = text
-        while len(self._files) > FILES_KEPT:
-            self._files.popitem(last=False)
-        return text
-
-
-__all__ = ["BATCH", "ClusterLink"]
+        if not found.kvs:
+            raise keys.RegistryError(f"The unit file {digest} is not in the store; submit the unit again.")
+        return self._texts.keep(digest, str(keys.decode(key, found.kvs[0].value)["text"]))

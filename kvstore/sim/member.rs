@@ -1,10 +1,11 @@
 //! One simulated member: the real consensus and the real log, joined as the server joins them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use kvstore::consensus::{
-    announced_snapshot, restamp_snapshot, Append, Body, Consensus, Options, RaftChange, Role,
+    announced_snapshot, restamp_snapshot, Append, Body, Committed, Consensus, Options, Output,
+    RaftChange, Role,
 };
 use kvstore::log::{ConfState, HardState, SnapshotMeta};
 use kvstore::wal::{Identity, Wal};
@@ -16,6 +17,8 @@ use crate::machine::{Command, Machine};
 const SEGMENT_BYTES: u64 = 2000;
 /// Applied entries kept for members that lag.
 const KEEP: u64 = 10;
+/// Entries that may wait for a state that is behind; then no more are taken.
+const MOST_UNAPPLIED: usize = 8;
 
 pub struct Sent {
     pub to: u64,
@@ -39,6 +42,11 @@ pub struct Running {
     pub consensus: Consensus,
     wal: Wal<SimDisk>,
     jobs: Vec<Append>,
+    /// The state's disk is slow: what is committed waits.
+    pub behind: bool,
+    /// The log's disk does nothing.
+    pub hangs: bool,
+    unapplied: VecDeque<Committed>,
     incoming_state: Option<(SnapshotMeta, Machine)>,
     waiting_reads: BTreeMap<u64, u64>,
     due_reads: Vec<(u64, u64)>,
@@ -128,6 +136,9 @@ impl Member {
             consensus,
             wal,
             jobs: Vec::new(),
+            behind: false,
+            hangs: false,
+            unapplied: VecDeque::new(),
             incoming_state: None,
             waiting_reads: BTreeMap::new(),
             due_reads: Vec::new(),
@@ -184,6 +195,9 @@ impl Member {
         let Some(running) = &mut self.running else {
             return;
         };
+        if running.hangs {
+            return;
+        }
         let jobs = std::mem::take(&mut running.jobs);
         if !jobs.is_empty() {
             let number = running.wal.append(&jobs).unwrap();
@@ -191,104 +205,141 @@ impl Member {
         }
     }
 
+    /// Applies what is committed, unless the state is behind.
+    fn apply(&mut self, turn: &mut Turn) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let mut last = 0;
+        while !running.behind {
+            let Some(entry) = running.unapplied.pop_front() else {
+                break;
+            };
+            last = entry.index;
+            assert_eq!(
+                entry.index,
+                self.machine.applied.0 + 1,
+                "member {} applies out of order",
+                self.id
+            );
+            match &entry.body {
+                Body::Empty => {}
+                Body::Normal(bytes) => {
+                    for command in Command::decode_all(bytes.clone()) {
+                        turn.answers
+                            .push((command.request, self.machine.apply(&command)));
+                    }
+                }
+                Body::ConfChange(context) => {
+                    let change = decode_change(context);
+                    self.machine.conf = running.consensus.apply_conf_change(change).unwrap();
+                    self.removed |= change == RaftChange::Remove(self.id);
+                }
+            }
+            self.machine.applied = (entry.index, entry.term);
+            turn.applied.push((entry.index, entry.term, entry.body));
+        }
+        running
+            .consensus
+            .hold_entries(running.unapplied.len() > MOST_UNAPPLIED);
+        if last > 0 {
+            running.consensus.applied(last);
+        }
+    }
+
     /// Does all work that is due.
     pub fn turn(&mut self) -> Turn {
         let mut turn = Turn::default();
+        self.apply(&mut turn);
         let Some(running) = &mut self.running else {
             return turn;
         };
-        if !running.proposals.is_empty() {
+        if !running.proposals.is_empty() && running.unapplied.is_empty() {
             let mut batch = Vec::new();
-            running
-                .proposals
-                .drain(..)
-                .for_each(|c| c.encode(&mut batch));
-            let _ = running.consensus.propose(batch.into());
-        }
-        while let Some(output) = running.consensus.ready() {
-            for message in output.messages {
-                let state = message.snapshot.is_some().then(|| self.machine.clone());
-                let bytes = match &state {
-                    Some(m) => {
-                        let meta = SnapshotMeta {
-                            index: m.applied.0,
-                            term: m.applied.1,
-                            conf: m.conf.clone(),
-                        };
-                        restamp_snapshot(&message.bytes, &meta).unwrap()
-                    }
-                    None => message.bytes,
-                };
-                turn.sent.push(Sent {
-                    to: message.to,
-                    bytes,
-                    state,
-                    once: message.once,
-                });
-            }
-            if let Some(append) = output.append {
-                if let Some(meta) = &append.snapshot {
-                    let (announced, state) = running
-                        .incoming_state
-                        .take()
-                        .expect("a snapshot without its state");
-                    assert_eq!(&announced, meta);
-                    self.machine = state;
-                    self.durable = self.machine.clone();
-                }
-                running.jobs.push(append);
-                turn.disk_work = true;
-            }
-            if let Some((_, Role::Leader)) = output.role {
-                turn.leads = Some(running.consensus.status().term);
-            }
-            for entry in output.committed {
-                assert_eq!(
-                    entry.index,
-                    self.machine.applied.0 + 1,
-                    "member {} applies out of order",
-                    self.id
-                );
-                match &entry.body {
-                    Body::Empty => {}
-                    Body::Normal(bytes) => {
-                        for command in Command::decode_all(bytes.clone()) {
-                            turn.answers
-                                .push((command.request, self.machine.apply(&command)));
-                        }
-                    }
-                    Body::ConfChange(context) => {
-                        let change = decode_change(context);
-                        self.machine.conf = running.consensus.apply_conf_change(change).unwrap();
-                        self.removed |= change == RaftChange::Remove(self.id);
-                    }
-                }
-                self.machine.applied = (entry.index, entry.term);
-                turn.applied.push((entry.index, entry.term, entry.body));
-            }
-            running.consensus.applied(self.machine.applied.0);
-            for (index, tokens) in output.reads {
-                running
-                    .due_reads
-                    .extend(tokens.into_iter().map(|t| (index, t)));
-            }
-            running
-                .waiting_reads
-                .retain(|token, _| !output.failed_reads.contains(token));
-            let applied = self.machine.applied.0;
-            let (due, later) = running
-                .due_reads
-                .drain(..)
-                .partition(|(index, _)| *index <= applied);
-            running.due_reads = later;
-            let due: Vec<(u64, u64)> = due;
-            for (_, token) in due {
-                if let Some(key) = running.waiting_reads.remove(&token) {
-                    turn.answers.push((token, self.machine.get(key)));
-                }
+            running.proposals.iter().for_each(|c| c.encode(&mut batch));
+            if running.consensus.propose(batch.into()).is_ok() {
+                running.proposals.clear();
             }
         }
+        while let Some(output) = self.running.as_mut().and_then(|r| r.consensus.ready()) {
+            self.perform(output, &mut turn);
+        }
+        self.answer_reads(&mut turn);
         turn
+    }
+
+    fn perform(&mut self, output: Output, turn: &mut Turn) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        for message in output.messages {
+            let state = message.snapshot.is_some().then(|| self.machine.clone());
+            let bytes = match &state {
+                Some(m) => {
+                    let meta = SnapshotMeta {
+                        index: m.applied.0,
+                        term: m.applied.1,
+                        conf: m.conf.clone(),
+                    };
+                    restamp_snapshot(&message.bytes, &meta).unwrap()
+                }
+                None => message.bytes,
+            };
+            turn.sent.push(Sent {
+                to: message.to,
+                bytes,
+                state,
+                once: message.once,
+            });
+        }
+        if let Some(append) = output.append {
+            if let Some(meta) = &append.snapshot {
+                let (announced, state) = running
+                    .incoming_state
+                    .take()
+                    .expect("a snapshot without its state");
+                assert_eq!(&announced, meta);
+                self.machine = state;
+                self.durable = self.machine.clone();
+                running.unapplied.clear();
+                running.consensus.hold_entries(false);
+            }
+            running.jobs.push(append);
+            turn.disk_work = true;
+        }
+        if let Some((_, Role::Leader)) = output.role {
+            turn.leads = Some(running.consensus.status().term);
+        }
+        running.unapplied.extend(output.committed);
+        for (index, tokens) in output.reads {
+            running
+                .due_reads
+                .extend(tokens.into_iter().map(|t| (index, t)));
+        }
+        running
+            .waiting_reads
+            .retain(|token, _| !output.failed_reads.contains(token));
+        self.apply(turn);
+    }
+
+    /// Answers the reads whose index is applied; no snapshot outlives its turn unused.
+    fn answer_reads(&mut self, turn: &mut Turn) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        running.incoming_state = None;
+        let applied = self.machine.applied.0;
+        let (due, later) = running
+            .due_reads
+            .drain(..)
+            .partition(|(index, _)| *index <= applied);
+        running.due_reads = later;
+        let due: Vec<(u64, u64)> = due;
+        for (_, token) in due {
+            if let Some(key) = running.waiting_reads.remove(&token) {
+                turn.answers.push((token, self.machine.get(key)));
+            }
+        }
     }
 }
 

@@ -16,6 +16,8 @@ const CALM_MS: u64 = 6_000;
 const PATIENCE_MS: u64 = 600;
 const KEYS: u64 = 3;
 const CLIENTS: usize = 5;
+/// How long a removed member still sends.
+const FAREWELL_MS: u64 = 500;
 const MOST_MEMBERS: u64 = 7;
 
 #[derive(Debug, Default, Clone)]
@@ -53,6 +55,10 @@ enum Event {
         boot: u64,
     },
     Restart(u64),
+    Crash(u64),
+    Turn(u64),
+    /// A removed member has said its last.
+    Gone(u64),
 }
 
 struct Waiting {
@@ -62,6 +68,8 @@ struct Waiting {
 
 pub struct World {
     seed: u64,
+    /// Until then no learner is promoted.
+    alone_until: u64,
     rng: Rng,
     now: u64,
     events: BTreeMap<(u64, u64), Event>,
@@ -83,7 +91,14 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let founders: Vec<u64> = (1..=if rng.percent(70) { 3 } else { 5 }).collect();
+        let founders = match rng.below(10) {
+            // Alone at first, with a learner: a leader by its own vote.
+            0 | 1 => 1,
+            2..=7 => 3,
+            _ => 5,
+        };
+        let alone_until = if founders == 1 { FAULTS_MS / 2 } else { 0 };
+        let founders: Vec<u64> = (1..=founders).collect();
         let mut members: BTreeMap<u64, Member> = founders
             .iter()
             .map(|&id| (id, Member::founder(id, &founders)))
@@ -91,6 +106,7 @@ impl World {
         members.values_mut().for_each(|m| m.start(seed));
         Self {
             seed,
+            alone_until,
             loss: rng.below(10),
             rng,
             now: 0,
@@ -126,7 +142,7 @@ impl World {
                 .members
                 .keys()
                 .copied()
-                .filter(|id| (self.now + id) % TICK_MS == 0)
+                .filter(|id| (self.now + id).is_multiple_of(TICK_MS))
                 .collect();
             for id in due {
                 if let Some(running) = self.members.get_mut(&id).and_then(|m| m.running.as_mut()) {
@@ -184,9 +200,18 @@ impl World {
                     return;
                 }
                 let carried = state.is_some();
-                member.receive(&bytes, state);
-                self.turn(to);
                 if carried {
+                    // A snapshot comes alone.
+                    self.turn(to);
+                }
+                let Some(member) = self.members.get_mut(&to) else {
+                    return;
+                };
+                member.receive(&bytes, state);
+                if !carried {
+                    self.turn_soon(to);
+                } else {
+                    self.turn(to);
                     self.summary.snapshots += 1;
                     if let Some(sender) =
                         self.members.get_mut(&from).and_then(|m| m.running.as_mut())
@@ -197,9 +222,8 @@ impl World {
                 }
             }
             Event::Disk { member, boot } => {
-                if let Some(m) = self.members.get_mut(&member).filter(|m| m.boot == boot) {
-                    m.disk_done();
-                    self.turn(member);
+                if self.members.get(&member).is_some_and(|m| m.boot == boot) {
+                    self.disk_done(member);
                 }
             }
             Event::Restart(id) => {
@@ -211,6 +235,23 @@ impl World {
                     m.start(self.seed);
                 }
             }
+            Event::Crash(id) => self.crash(id),
+            Event::Turn(id) => self.turn(id),
+            Event::Gone(id) => {
+                if let Some(m) = self.members.get_mut(&id) {
+                    m.running = None;
+                }
+            }
+        }
+    }
+
+    /// What is due at a member now, or a little later together with what else comes.
+    fn turn_soon(&mut self, id: u64) {
+        if self.rng.percent(15) {
+            let delay = 1 + self.rng.below(3);
+            self.later(delay, Event::Turn(id));
+        } else {
+            self.turn(id);
         }
     }
 
@@ -218,10 +259,11 @@ impl World {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
+        let was_removed = member.removed;
         let turn = member.turn();
         let boot = member.boot;
-        if member.removed {
-            member.running = None;
+        if member.removed && !was_removed {
+            self.later(FAREWELL_MS, Event::Gone(id));
         }
         if turn.disk_work {
             let delay = if self.rng.percent(5) {
@@ -234,6 +276,10 @@ impl World {
         if let Some(term) = turn.leads {
             let other = self.leaders.insert(term, id).filter(|other| *other != id);
             assert_eq!(other, None, "term {term} has two leaders, {id} too");
+            if self.now < FAULTS_MS && self.rng.percent(10) {
+                let delay = 1 + self.rng.below(60);
+                self.later(delay, Event::Crash(id));
+            }
         }
         for (index, term, body) in turn.applied {
             self.summary.conf_changes +=
@@ -382,6 +428,17 @@ impl World {
                     running.consensus.transfer_leader(other);
                 }
             }
+            111..=130 => {
+                if let Some(running) = self.members.get_mut(&id).and_then(|m| m.running.as_mut()) {
+                    running.behind = !running.behind;
+                }
+            }
+            131..=140 => {
+                if let Some(running) = self.members.get_mut(&id).and_then(|m| m.running.as_mut()) {
+                    running.hangs = !running.hangs;
+                }
+                self.disk_done(id);
+            }
             76..=110 => self
                 .members
                 .values_mut()
@@ -389,6 +446,14 @@ impl World {
                 .for_each(Member::flush),
             _ => {}
         }
+    }
+
+    fn disk_done(&mut self, id: u64) {
+        self.members
+            .get_mut(&id)
+            .into_iter()
+            .for_each(Member::disk_done);
+        self.turn_soon(id);
     }
 
     fn crash(&mut self, id: u64) {
@@ -403,6 +468,11 @@ impl World {
 
     fn calm(&mut self) {
         self.cut.clear();
+        let running = self.members.values_mut().filter_map(|m| m.running.as_mut());
+        running.for_each(|r| (r.behind, r.hangs) = (false, false));
+        for id in self.members.keys().copied().collect::<Vec<_>>() {
+            self.disk_done(id);
+        }
         for member in self
             .members
             .values_mut()
@@ -433,7 +503,7 @@ impl World {
                 .any(|p| p.id == *id && p.matched + 5 > status.commit)
         };
         let change = if let Some(&learner) = conf.learners.first() {
-            if !ready(&learner) {
+            if !ready(&learner) || self.now < self.alone_until {
                 return;
             }
             RaftChange::AddVoter(learner)

@@ -1,6 +1,9 @@
 //! The replicated state: a committed entry to its effects. The same entries give the same state on every member.
 
+mod alarms;
 mod hash;
+mod pausing;
+mod reading;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,27 +11,35 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
+use crate::alarm::Alarms;
+use crate::auth::{Auth, AuthCommand, Caller};
 use crate::backend::{Backend, BackendError, Batch, Table};
-use crate::command::{Command, Proposal};
+use crate::command::{Command, DowngradeTo, Proposal};
+use crate::downgrade::{Downgrade, Release};
 use crate::errors::StoreError;
+use crate::etcd_file::{read_alarm_key, read_kept_key};
 use crate::mvcc::{Change, KeyRange, Keys};
-use crate::pb::etcd::{
-    CompactionResponse, LeaseGrantResponse, LeaseRevokeResponse, RangeRequest, RangeResponse,
-};
-use types::encode_applied;
-pub(crate) use types::{count, decode_applied, Turn};
+use crate::pb::etcd::{CompactionResponse, LeaseGrantResponse, LeaseRevokeResponse};
+use pausing::Pause;
+use reading::Pins;
+pub use reading::Slices;
+pub(crate) use types::{count, decode_applied, encode_applied, Turn};
 pub use types::{Counts, LeaseEntry, Outcome, Response, RevisionEvents};
 
 /// The largest TTL that a lease may have, in seconds (etcd's `lease.MaxLeaseTTL`).
 pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
 pub(crate) const APPLIED: &[u8] = b"applied";
+const DOWNGRADE: &[u8] = b"downgrade";
 
 /// Keys, leases and meta data of one member.
 pub struct Store {
     pub(crate) keys: Keys,
     pub(crate) backend: Backend,
     pub(crate) leases: HashMap<i64, LeaseEntry>,
+    pub(crate) auth: Auth,
+    alarms: Alarms,
     meta: BTreeMap<Vec<u8>, Vec<u8>>,
     revision: i64,
     compacted: i64,
@@ -38,6 +49,9 @@ pub struct Store {
     /// Why what is on disk can't be read, once that has shown while an entry was applied.
     broken: Option<String>,
     pub(crate) counts: Arc<Counts>,
+    pins: Arc<Pins>,
+    pause: Pause,
+    swept: Arc<Notify>,
 }
 
 impl Store {
@@ -47,12 +61,26 @@ impl Store {
     /// When the directory can't be read or holds a newer layout.
     pub fn open(dir: &Path) -> Result<Self, BackendError> {
         crate::snapshot::recover(dir)?;
+        Self::load(dir)
+    }
+
+    pub(crate) fn load(dir: &Path) -> Result<Self, BackendError> {
         let backend = Backend::open(dir)?;
-        let mut meta = BTreeMap::new();
+        let (mut meta, mut auth) = (BTreeMap::new(), Auth::default());
+        let mut alarms = Alarms::default();
         backend.each(Table::Meta, |key, value| {
+            if let Some(alarm) = read_alarm_key(key) {
+                let taken = alarms.load(alarm);
+                return taken.map_err(|e| backend.damaged(&format!("an alarm's record: {e}")));
+            }
+            if let Some((bucket, key)) = read_kept_key(key) {
+                let taken = auth.load(bucket, key, value);
+                return taken.map_err(|what| backend.damaged(&format!("{bucket}: {what}")));
+            }
             meta.insert(key.to_vec(), value.to_vec());
             Ok(())
         })?;
+        auth.loaded();
         let number = |key: &[u8]| -> Option<[u8; 32]> { meta.get(key)?.as_slice().try_into().ok() };
         let state = number(APPLIED).unwrap_or_else(|| encode_applied((0, 0), 1, 0));
         let (applied, revision, compacted) = decode_applied(&state);
@@ -74,15 +102,22 @@ impl Store {
         })?;
         let mut keys = Keys::load(&backend)?;
         keys.synced(i64::MAX);
+        if compacted > 0 {
+            // The last run may not have come to its end.
+            keys.compact(compacted);
+        }
         for kv in keys.newest_in(&KeyRange::From(Bytes::new())) {
+            let kv = kv.fields();
             if let Some(lease) = leases.get_mut(&kv.lease) {
-                lease.keys.insert(kv.key.clone());
+                lease.keys.insert(Bytes::copy_from_slice(kv.key));
             }
         }
         Ok(Self {
             keys,
             backend,
             leases,
+            auth,
+            alarms,
             meta,
             revision,
             compacted,
@@ -91,6 +126,9 @@ impl Store {
             events: Vec::new(),
             broken: None,
             counts: Arc::default(),
+            pins: Arc::default(),
+            pause: Pause::default(),
+            swept: Arc::default(),
         })
     }
 
@@ -135,9 +173,25 @@ impl Store {
         self.backend.durable_applied()
     }
 
+    /// Whether applying should wait, since what is on disk lags far behind; [`Self::room`] tells when to go on.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.backend.is_behind() || self.pause.is_long()
+    }
+
+    /// Notified when the writer behind memory was behind and is no longer, finds the disk full or no longer full, or
+    /// fails.
+    #[must_use]
+    pub fn room(&self) -> Arc<Notify> {
+        self.backend.room()
+    }
+
     /// Wait until everything applied is on disk.
-    pub fn flush(&self) {
-        self.backend.flush();
+    ///
+    /// # Errors
+    /// When it is full or fails.
+    pub fn flush(&self) -> Result<(), BackendError> {
+        self.backend.flush()
     }
 
     /// What stopped the writer behind memory or made an entry's reads fail, if anything did: the member must stop.
@@ -149,6 +203,18 @@ impl Store {
     pub(crate) fn broke(&mut self, error: StoreError) -> StoreError {
         self.broken.get_or_insert(error.to_string());
         error
+    }
+
+    /// Whether what was applied waits for room on the disk; the log has it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.backend.is_full()
+    }
+
+    /// Bytes on disk that hold something: what the quota is about.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.backend.used()
     }
 
     /// Bytes on disk.
@@ -167,6 +233,15 @@ impl Store {
     #[must_use]
     pub fn get_meta(&self, key: &[u8]) -> Option<&[u8]> {
         self.meta.get(key).map(Vec::as_slice)
+    }
+
+    /// The downgrade that is under way, if any.
+    #[must_use]
+    pub fn downgrade(&self) -> Downgrade {
+        let version = self
+            .get_meta(DOWNGRADE)
+            .and_then(|v| std::str::from_utf8(v).ok());
+        Downgrade(version.and_then(|version| Release::parse(version).ok()))
     }
 
     /// Granted leases and their TTL in seconds.
@@ -189,7 +264,7 @@ impl Store {
         let mut outcomes = Vec::with_capacity(proposals.len());
         for proposal in proposals {
             let result = match proposal.command {
-                Some(command) => self.execute(command),
+                Some(command) => self.execute(command, proposal.caller.as_ref(), index),
                 None => Err(StoreError::Internal(
                     "an empty command was committed".into(),
                 )),
@@ -214,7 +289,7 @@ impl Store {
         batch.put(Table::Meta, APPLIED.to_vec(), state.to_vec());
         batch.applied = self.applied.0;
         batch.revision = self.revision;
-        self.backend.write(batch);
+        self.give(batch);
         self.keys.synced(self.backend.durable_revision());
     }
 
@@ -223,7 +298,18 @@ impl Store {
         std::mem::take(&mut self.events)
     }
 
-    fn execute(&mut self, command: Command) -> Result<Response, StoreError> {
+    fn execute(
+        &mut self,
+        command: Command,
+        caller: Option<&Caller>,
+        index: u64,
+    ) -> Result<Response, StoreError> {
+        if let Some(refused) = self.alarms.refuse(&command) {
+            return Err(refused);
+        }
+        if self.auth.is_enabled() {
+            self.permit(&command, caller)?;
+        }
         match command {
             Command::Put(request) => {
                 self.check_put(&request)?;
@@ -282,20 +368,30 @@ impl Store {
                 Ok(Response::LeaseRevoke(LeaseRevokeResponse { header: None }))
             }
             Command::MemberAttributes(attributes) => Ok(Response::MemberAttributes(attributes)),
+            Command::Auth(AuthCommand { action }) => match action {
+                Some(action) => self
+                    .auth
+                    .apply(action, index, &mut self.batch)
+                    .map(Response::Auth),
+                None => Err(StoreError::Internal("an unknown change of users".into())),
+            },
+            Command::Alarm(request) => Ok(Response::Alarm(self.alarm(&request))),
+            Command::Downgrade(DowngradeTo { version }) => {
+                self.set_meta(DOWNGRADE, version.as_bytes());
+                Ok(Response::Downgrade)
+            }
         }
     }
 
     pub(crate) fn attach(&mut self, change: &Change) {
-        let (old, new) = (
-            change.prev.as_ref().map_or(0, |kv| kv.lease),
-            change.kv.lease,
-        );
-        if old != new {
+        let kv = change.kv.fields();
+        let old = change.prev.as_ref().map_or(0, |kv| kv.fields().lease);
+        if old != kv.lease {
             if let Some(lease) = self.leases.get_mut(&old) {
-                lease.keys.remove(&change.kv.key);
+                lease.keys.remove(kv.key);
             }
-            if let Some(lease) = self.leases.get_mut(&new) {
-                lease.keys.insert(change.kv.key.clone());
+            if let Some(lease) = self.leases.get_mut(&kv.lease) {
+                lease.keys.insert(Bytes::copy_from_slice(kv.key));
             }
         }
     }
@@ -324,42 +420,8 @@ impl Store {
             return Err(StoreError::FutureRevision);
         }
         self.compacted = revision;
-        self.keys.compact(revision, &mut self.batch);
+        self.keys.compact(revision);
         Ok(CompactionResponse { header: None })
-    }
-
-    /// Answer a read at its revision (0: now).
-    ///
-    /// # Errors
-    /// etcd's, for a compacted or future revision.
-    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        count(&self.counts.ranges, 1);
-        crate::range::range(
-            &self.keys,
-            &self.backend,
-            self.compacted,
-            self.revision,
-            request,
-        )
-    }
-
-    /// The changes of a range from `from` to `to`, for a watcher that catches up.
-    ///
-    /// # Errors
-    /// [`StoreError::Compacted`] when `from` is no longer kept.
-    pub fn history(
-        &self,
-        range: &KeyRange,
-        from: i64,
-        to: i64,
-        prev: bool,
-    ) -> Result<Vec<Change>, StoreError> {
-        if from < self.compacted {
-            return Err(StoreError::Compacted);
-        }
-        self.keys
-            .changes(&self.backend, range, (from, to), prev)
-            .map_err(|e| StoreError::Internal(e.to_string()))
     }
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::model::{proposal, random_command, Model, Random};
 use crate::mvcc::{KeyRange, Rev};
 use crate::pb::etcd::response_op::Response as Op;
-use crate::pb::etcd::{KeyValue, LeaseGrantRequest, PutRequest};
+use crate::pb::etcd::{KeyValue, LeaseGrantRequest, PutRequest, RangeRequest};
 
 fn previous(response: Response) -> Vec<KeyValue> {
     match response {
@@ -110,9 +110,12 @@ fn answers_are_the_models_and_a_cut_restart_and_a_snapshot_give_the_same_state()
                 assert_eq!(outcome.result.map(previous), expected, "seed {seed}");
             }
             assert_eq!(store.revision(), model.revision, "seed {seed}");
+            if random.below(2) == 0 {
+                store.sweep();
+            }
             check_read(&mut random, &store, &model, seed);
             if turn == 75 {
-                store.flush();
+                store.flush().unwrap();
                 assert_eq!(store.durable_index(), 75);
                 copy(&live, &cut);
             }
@@ -205,7 +208,7 @@ fn a_transaction_that_cannot_read_fails_and_stops_the_member() {
     };
     store.apply(1, 1, vec![proposal(Command::Put(put("1")))]);
     store.apply(2, 1, vec![proposal(Command::Put(put("2")))]);
-    store.flush();
+    store.flush().unwrap();
     // The old value's record is damaged on disk; nothing of it is in memory any more.
     let mut damage = Batch::default();
     damage.put(
@@ -215,7 +218,7 @@ fn a_transaction_that_cannot_read_fails_and_stops_the_member() {
     );
     (damage.applied, damage.revision) = (2, 3);
     store.backend.write(damage);
-    store.flush();
+    store.flush().unwrap();
     store.keys.synced(3);
     let op = |request| RequestOp {
         request: Some(request),
@@ -239,6 +242,138 @@ fn a_transaction_that_cannot_read_fails_and_stops_the_member() {
         "{error}"
     );
     // The write stands, as on the members that could read.
-    assert_eq!(store.keys.newest(b"k").unwrap().value, "3");
+    assert_eq!(store.keys.newest(b"k").unwrap().fields().value, b"3");
     assert!(store.failure().unwrap().contains("damaged"));
+}
+
+#[test]
+fn applying_never_waits_for_the_disk_and_says_when_it_should() {
+    const VALUE_BYTES: usize = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    // LMDB has one writer: while this one lasts, nothing that was applied gets to disk.
+    let env = store.backend.env();
+    let held = env.write_txn().unwrap();
+    let mut index = 0;
+    let mut put = |store: &mut Store, value: &Bytes| {
+        index += 1;
+        let put = PutRequest {
+            key: "k".into(),
+            value: value.clone(),
+            ..Default::default()
+        };
+        store.apply(index, 1, vec![proposal(Command::Put(put))]);
+    };
+    for _ in 0..3000 {
+        put(&mut store, &Bytes::from_static(b"v"));
+    }
+    assert!(!store.is_behind() && store.durable_index() == 0);
+    for _ in 0..65 {
+        put(&mut store, &vec![0; VALUE_BYTES].into());
+    }
+    assert!(store.is_behind() && store.durable_index() == 0);
+    drop(held);
+    store.flush().unwrap();
+    assert!(!store.is_behind() && store.durable_index() == 3065);
+    let room = store.room();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(room.notified());
+}
+
+fn all(revision: i64) -> RangeRequest {
+    RangeRequest {
+        key: "\0".into(),
+        range_end: "\0".into(),
+        revision,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_read_in_slices_is_of_one_revision_and_a_compaction_waits_for_it() {
+    const KEYS: usize = 5_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let mut index = 0;
+    let mut turn = |store: &mut Store, command: Command| {
+        index += 1;
+        let outcomes = store.apply(index, 1, vec![proposal(command)]);
+        outcomes.into_iter().next().unwrap().result.unwrap()
+    };
+    let put = |at: usize, value: &str| {
+        Command::Put(PutRequest {
+            key: format!("k{at:06}").into(),
+            value: value.to_owned().into(),
+            ..Default::default()
+        })
+    };
+    for at in 0..KEYS {
+        turn(&mut store, put(at, "old"));
+    }
+    let expected = store.range(&all(0)).unwrap();
+    let mut slices = store.begin_range(all(0)).unwrap();
+    assert!(!store.read_on(&mut slices).unwrap(), "it is a large one");
+    for at in 0..KEYS {
+        turn(&mut store, put(at, "new"));
+    }
+    turn(&mut store, put(KEYS, "another"));
+    let end = store.revision();
+    turn(&mut store, Command::Compact(end));
+    store.flush().unwrap();
+    assert!(store.is_sweeping() && !store.can_sweep());
+    store.sweep();
+    while !store.read_on(&mut slices).unwrap() {}
+    assert_eq!(slices.finish(), expected);
+    let mut turns = 0;
+    while store.is_sweeping() {
+        // A member that is stopped meanwhile goes on where it opens again.
+        if turns == 1 {
+            drop(store);
+            store = Store::open(dir.path()).unwrap();
+        }
+        assert!(store.can_sweep());
+        store.sweep();
+        turns += 1;
+    }
+    assert!(turns > 3, "{turns} turns");
+    assert_eq!(store.range(&all(end - 1)), Err(StoreError::Compacted));
+    assert_eq!(store.range(&all(0)).unwrap().count as usize, KEYS + 1);
+    store.flush().unwrap();
+    let mut records = 0;
+    let count = |_: &[u8], _: &[u8]| {
+        records += 1;
+        Ok(())
+    };
+    store.backend.each(Table::Revisions, count).unwrap();
+    assert_eq!(records, KEYS + 1);
+}
+
+#[test]
+fn a_key_with_a_long_history_is_forgotten_in_slices() {
+    const REVISIONS: usize = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    for at in 1..=REVISIONS {
+        let put = PutRequest {
+            key: "hot".into(),
+            value: at.to_string().into(),
+            ..Default::default()
+        };
+        store.apply(at as u64, 1, vec![proposal(Command::Put(put))]);
+    }
+    let now = store.revision();
+    store.apply(
+        REVISIONS as u64 + 1,
+        1,
+        vec![proposal(Command::Compact(now - 1))],
+    );
+    let mut turns = 0;
+    while store.is_sweeping() {
+        store.sweep();
+        turns += 1;
+    }
+    assert!(turns > 3, "{turns} turns");
+    let value = |revision| store.range(&all(revision)).unwrap().kvs[0].value.clone();
+    assert_eq!(value(now - 1), (REVISIONS - 1).to_string());
+    assert_eq!(value(now), REVISIONS.to_string());
 }

@@ -1,28 +1,37 @@
-//! The LMDB writer behind memory: a thread that commits what was applied, batch by batch, each with its applied index.
+//! The tables on disk, in LMDB: opened and read here; written by a thread of their own (`writer`), behind memory.
 
+mod appending;
+mod queue;
 mod view;
+mod writer;
 
+use std::fs::OpenOptions;
+use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heed::types::Bytes as Raw;
-use heed::{Database, Env, EnvOpenOptions, RwTxn};
+use heed::{Database, Env, EnvOpenOptions};
+use tokio::sync::Notify;
 
+use queue::Queue;
 use view::Gate;
-pub use view::View;
+pub use view::{Held, View};
+pub use writer::Batch;
+use writer::{used, Progress, Writer};
 
 /// LMDB's address space: a reservation, not memory; larger than any quota.
 const MAP_BYTES: usize = 64 << 30;
-/// Batches that may wait for the writer before applying waits too.
-const QUEUE: usize = 1024;
-/// How long changes are gathered for one commit: its syncs would delay those of the log, which clients wait for.
-const GATHER: Duration = Duration::from_millis(100);
-/// Changes that are committed at once; more memory than theirs is not held.
-const MOST_CHANGES: usize = 10_000;
+/// Bytes of changes that wait for the writer before applying waits too.
+const MAX_QUEUED_BYTES: u64 = 64 << 20;
+/// Pause before it is asked again whether the writer may be handed more.
+const BEHIND_PAUSE: Duration = Duration::from_millis(2);
+/// LMDB's file of locks and readers, and the length that it gives it.
+const LOCK_FILE: &str = "lock.mdb";
+const LOCK_BYTES: libc::off_t = 8 << 10;
 /// The layout of the tables; a larger one on disk is refused.
 const LAYOUT: u8 = 1;
 
@@ -42,6 +51,8 @@ pub enum BackendError {
         "{0} is damaged: {1}; restore this member from a snapshot, or remove it and add it anew"
     )]
     Damaged(String, String),
+    #[error("the disk of {0} is full: free some space")]
+    Full(String),
     #[error("{0} is being closed or replaced")]
     Closed(String),
 }
@@ -57,45 +68,12 @@ pub enum Table {
     Meta,
 }
 
-/// What one turn of applying changed, in its order: a record may be put, deleted and put again in one turn.
-#[derive(Debug, Default)]
-pub struct Batch {
-    changes: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
-    pub applied: u64,
-    pub revision: i64,
-}
-
-impl Batch {
-    /// Set a record.
-    pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
-        self.changes.push((table, key, Some(value)));
-    }
-
-    /// Remove a record.
-    pub fn delete(&mut self, table: Table, key: Vec<u8>) {
-        self.changes.push((table, key, None));
-    }
-}
-
-enum Order {
-    Write(Batch),
-    Flush(SyncSender<()>),
-}
-
-/// How far the writer has come; read without waiting.
-#[derive(Debug, Default)]
-pub struct Progress {
-    applied: AtomicU64,
-    revision: AtomicI64,
-    failure: Mutex<Option<String>>,
-}
-
 /// The environment, open for reading, and its writer thread.
 pub struct Backend {
     env: Env,
     gate: Arc<Gate>,
     tables: [Database<Raw, Raw>; 3],
-    orders: Option<SyncSender<Order>>,
+    queue: Arc<Queue>,
     progress: Arc<Progress>,
     writer: Option<JoinHandle<()>>,
     path: String,
@@ -116,6 +94,7 @@ impl Backend {
             path: path.clone(),
             source,
         })?;
+        reserve_lock(dir)?;
         // SAFETY: the member's data directory is locked by its process, so no other process changes the map.
         let env = unsafe {
             EnvOpenOptions::new()
@@ -138,14 +117,22 @@ impl Backend {
             Some(layout) if layout > LAYOUT => return Err(BackendError::Newer(path, layout)),
             Some(_) => {}
         }
-        txn.commit().map_err(lmdb)?;
         let progress = Arc::new(Progress::default());
-        let (orders, inbox) = mpsc::sync_channel(QUEUE);
+        progress.uses(used(&tables, &txn).map_err(lmdb)?);
+        txn.commit().map_err(lmdb)?;
+        let queue = Arc::new(Queue::default());
         let writer = {
-            let (env, progress) = (env.clone(), Arc::clone(&progress));
+            let writer = Writer {
+                queue: Arc::clone(&queue),
+                env: env.clone(),
+                tables,
+                // The directory itself may be moved to another name.
+                dir: dir.parent().unwrap_or(dir).to_owned(),
+                progress: Arc::clone(&progress),
+            };
             std::thread::Builder::new()
                 .name("kv-backend".into())
-                .spawn(move || write_behind(&env, &tables, &inbox, &progress))
+                .spawn(move || writer.run())
                 .map_err(|source| BackendError::Io {
                     path: path.clone(),
                     source,
@@ -159,32 +146,65 @@ impl Backend {
             env,
             gate,
             tables,
-            orders: Some(orders),
+            queue,
             progress,
             writer: Some(writer),
             path,
         })
     }
 
-    /// Hand a batch to the writer; waits only when it is [`QUEUE`] batches behind.
+    /// Hand a batch to the writer. Never waits: who has more asks [`Self::is_behind`] first, or waits in [`Self::keep_up`].
     pub fn write(&self, batch: Batch) {
-        if let Some(orders) = &self.orders {
-            // The receiver is gone only when the writer failed, and `failure` tells that.
-            let _ = orders.send(Order::Write(batch));
+        self.progress.queued(batch.bytes());
+        // It is closed only when the writer failed, and `failure` tells that.
+        self.queue.push(batch);
+    }
+
+    /// Whether so much waits for the writer that no more should come; [`Self::room`] tells when that is over.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.progress.is_behind()
+    }
+
+    /// Notified when the writer was behind and is no longer, finds the disk full or no longer full, or fails.
+    #[must_use]
+    pub fn room(&self) -> Arc<Notify> {
+        Arc::clone(&self.progress.room)
+    }
+
+    /// Wait until the writer may be handed more. Blocks.
+    ///
+    /// # Errors
+    /// When the disk is full, or the writer failed.
+    pub fn keep_up(&self) -> Result<(), BackendError> {
+        loop {
+            if self.is_full() || self.failure().is_some() {
+                return Err(self.stuck());
+            }
+            if !self.is_behind() {
+                return Ok(());
+            }
+            std::thread::sleep(BEHIND_PAUSE);
         }
     }
 
     /// Wait until all that was handed over is synced.
-    pub fn flush(&self) {
-        if let Some(wait) = self.flushing() {
-            let _ = wait.recv();
+    ///
+    /// # Errors
+    /// When the disk is full, or the writer failed.
+    pub fn flush(&self) -> Result<(), BackendError> {
+        match self.queue.flush().map(|wait| wait.recv()) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(self.stuck()),
         }
     }
 
-    fn flushing(&self) -> Option<Receiver<()>> {
-        let (done, wait) = mpsc::sync_channel(1);
-        let orders = self.orders.as_ref()?;
-        orders.send(Order::Flush(done)).ok().map(|()| wait)
+    /// Why the writer does not go on.
+    fn stuck(&self) -> BackendError {
+        match self.failure() {
+            Some(why) => self.damaged(&why),
+            None => BackendError::Full(self.path.clone()),
+        }
     }
 
     /// A view of the tables with at least all that was handed over until now.
@@ -193,36 +213,44 @@ impl Backend {
         View {
             gate: Arc::clone(&self.gate),
             tables: self.tables,
-            flushed: Mutex::new(self.flushing()),
+            flushed: Mutex::new(self.queue.flush()),
             path: self.path.clone(),
         }
     }
 
     /// What was read at opening is on disk already.
     pub fn opened_at(&self, applied: u64, revision: i64) {
-        self.progress.revision.store(revision, Ordering::Release);
-        self.progress.applied.store(applied, Ordering::Release);
+        self.progress.reached(applied, revision);
     }
 
     /// The applied index that is synced.
     #[must_use]
     pub fn durable_applied(&self) -> u64 {
-        self.progress.applied.load(Ordering::Acquire)
+        self.progress.applied()
     }
 
     /// The revision up to which records can be read here.
     #[must_use]
     pub fn durable_revision(&self) -> i64 {
-        self.progress.revision.load(Ordering::Acquire)
+        self.progress.revision()
     }
 
     /// What stopped the writer, if anything did: the member must stop too.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        self.progress
-            .failure
-            .lock()
-            .map_or_else(|e| e.into_inner().clone(), |f| f.clone())
+        self.progress.failure()
+    }
+
+    /// Whether what was handed over waits for room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.progress.is_full()
+    }
+
+    /// Bytes of the tables that hold something, as of the last commit.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.progress.used()
     }
 
     /// Bytes that the tables take on disk.
@@ -269,6 +297,18 @@ impl Backend {
         BackendError::Damaged(self.path.clone(), what.to_owned())
     }
 
+    /// For a write transaction of a test's own, which keeps the writer from committing.
+    #[cfg(test)]
+    pub(crate) fn env(&self) -> Env {
+        self.env.clone()
+    }
+
+    /// As when the writer finds no room; until it has written again.
+    #[cfg(test)]
+    pub(crate) fn find_full(&self) {
+        self.progress.found_full(true);
+    }
+
     fn lmdb(&self, source: heed::Error) -> BackendError {
         BackendError::Lmdb {
             path: self.path.clone(),
@@ -277,10 +317,34 @@ impl Backend {
     }
 }
 
+/// Gives the lock file its room: LMDB maps it as a hole, and on a full disk the first touch of a hole ends the process.
+fn reserve_lock(dir: &Path) -> Result<(), BackendError> {
+    let path = dir.display().to_string();
+    let reserved = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(LOCK_FILE))
+        .and_then(|file| {
+            // SAFETY: the descriptor is open; the call touches no memory.
+            match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, LOCK_BYTES) } {
+                0 => Ok(()),
+                code => Err(std::io::Error::from_raw_os_error(code)),
+            }
+        });
+    reserved.map_err(|source| {
+        if crate::space::is_full(&source) {
+            BackendError::Full(path)
+        } else {
+            BackendError::Io { path, source }
+        }
+    })
+}
+
 impl Drop for Backend {
     fn drop(&mut self) {
         self.gate.closing.store(true, Ordering::Release);
-        self.orders = None;
+        self.queue.close();
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
@@ -291,71 +355,4 @@ impl Drop for Backend {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = None;
     }
-}
-
-fn write_behind(
-    env: &Env,
-    tables: &[Database<Raw, Raw>; 3],
-    inbox: &Receiver<Order>,
-    progress: &Progress,
-) {
-    while let Ok(first) = inbox.recv() {
-        let (mut batches, mut waiting, mut changes) = (Vec::new(), Vec::new(), 0);
-        let end = Instant::now() + GATHER;
-        let mut next = Some(first);
-        while let Some(order) = next.take() {
-            match order {
-                Order::Write(batch) => {
-                    changes += batch.changes.len();
-                    batches.push(batch);
-                }
-                Order::Flush(done) => waiting.push(done),
-            }
-            // Who waits for a flush, or for room in the queue after a long commit, is not kept waiting.
-            next = if changes >= MOST_CHANGES {
-                None
-            } else if waiting.is_empty() {
-                let left = end.saturating_duration_since(Instant::now());
-                inbox.recv_timeout(left).ok()
-            } else {
-                inbox.try_recv().ok()
-            };
-        }
-        if let Some(last) = batches.last() {
-            let (applied, revision) = (last.applied, last.revision);
-            let result = env
-                .write_txn()
-                .and_then(|txn| commit(txn, tables, &batches));
-            if let Err(error) = result {
-                if let Ok(mut failure) = progress.failure.lock() {
-                    *failure = Some(error.to_string());
-                }
-                return;
-            }
-            progress.revision.store(revision, Ordering::Release);
-            progress.applied.store(applied, Ordering::Release);
-        }
-        for done in waiting {
-            let _ = done.send(());
-        }
-    }
-}
-
-fn commit(
-    mut txn: RwTxn<'_>,
-    tables: &[Database<Raw, Raw>; 3],
-    batches: &[Batch],
-) -> Result<(), heed::Error> {
-    for batch in batches {
-        for (table, key, value) in &batch.changes {
-            let table = tables[*table as usize];
-            match value {
-                Some(value) => table.put(&mut txn, key, value)?,
-                None => {
-                    table.delete(&mut txn, key)?;
-                }
-            }
-        }
-    }
-    txn.commit()
 }

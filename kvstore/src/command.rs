@@ -3,10 +3,16 @@
 use bytes::Bytes;
 use prost::Message;
 
+use crate::auth::{AuthCommand, Caller};
 use crate::pb::etcd;
 
-/// The version of entries that this program writes; a larger one is refused, never guessed at.
-pub const VERSION: u32 = 1;
+/// The newest version of entries that this program knows; a larger one is refused, never guessed at. An entry has the
+/// lowest version that knows all that is in it.
+pub const VERSION: u32 = 2;
+/// The first version with authentication.
+const AUTH_VERSION: u32 = 2;
+/// The first version with alarms and downgrades.
+const ALARM_VERSION: u32 = 2;
 
 /// Why an entry can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,24 @@ pub enum Command {
     LeaseRevoke(i64),
     #[prost(message, tag = "9")]
     MemberAttributes(MemberAttributes),
+    #[prost(message, tag = "20")]
+    Auth(AuthCommand),
+    #[prost(message, tag = "10")]
+    Alarm(etcd::AlarmRequest),
+    #[prost(message, tag = "11")]
+    Downgrade(DowngradeTo),
+}
+
+impl Command {
+    /// The first version of entries that may hold it; it is proposed only where every member knows that.
+    #[must_use]
+    pub fn since(&self) -> u32 {
+        match self {
+            Self::Auth(_) => AUTH_VERSION,
+            Self::Alarm(_) | Self::Downgrade(_) => ALARM_VERSION,
+            _ => 1,
+        }
+    }
 }
 
 /// What a member says of itself once it runs.
@@ -47,6 +71,16 @@ pub struct MemberAttributes {
     pub name: String,
     #[prost(string, repeated, tag = "3")]
     pub client_urls: Vec<String>,
+    /// The newest version of entries that it knows; 0 from a program that did not say so.
+    #[prost(uint32, tag = "4")]
+    pub log_version: u32,
+}
+
+/// The version that the cluster is to go back to; empty when it no longer is.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct DowngradeTo {
+    #[prost(string, tag = "1")]
+    pub version: String,
 }
 
 /// A command, and who waits for its outcome.
@@ -58,8 +92,22 @@ pub struct Proposal {
     /// Unique at that member, across its restarts too.
     #[prost(fixed64, tag = "2")]
     pub request_id: u64,
-    #[prost(oneof = "Command", tags = "3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Command", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 20")]
     pub command: Option<Command>,
+    /// Who asks, where authentication is on.
+    #[prost(message, optional, tag = "21")]
+    pub caller: Option<Caller>,
+}
+
+impl Proposal {
+    fn since(&self) -> u32 {
+        let command = self.command.as_ref().map_or(1, Command::since);
+        if self.caller.is_some() {
+            command.max(AUTH_VERSION)
+        } else {
+            command
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -74,7 +122,7 @@ struct Entry {
 #[must_use]
 pub fn encode_batch(proposals: Vec<Proposal>) -> Bytes {
     Entry {
-        version: VERSION,
+        version: proposals.iter().map(Proposal::since).max().unwrap_or(1),
         proposals,
     }
     .encode_to_vec()
@@ -112,17 +160,41 @@ mod tests {
                 origin: 1,
                 request_id: 7,
                 command: Some(Command::Put(put)),
+                caller: None,
             },
             Proposal {
                 origin: 2,
                 request_id: 8,
                 command: Some(Command::LeaseRevoke(5)),
+                caller: None,
             },
         ];
-        assert_eq!(
-            decode_batch(encode_batch(proposals.clone())).unwrap(),
-            proposals
-        );
+        let data = encode_batch(proposals.clone());
+        assert_eq!(Entry::decode(data.clone()).unwrap().version, 1);
+        assert_eq!(decode_batch(data).unwrap(), proposals);
+    }
+
+    #[test]
+    fn an_entry_is_as_old_as_what_is_in_it_allows() {
+        let version = |proposal| Entry::decode(encode_batch(vec![proposal])).unwrap().version;
+        let revoke = Proposal {
+            command: Some(Command::LeaseRevoke(5)),
+            ..Default::default()
+        };
+        let asked = Proposal {
+            caller: Some(Caller::default()),
+            ..revoke.clone()
+        };
+        let auth = Proposal {
+            command: Some(Command::Auth(AuthCommand::default())),
+            ..Default::default()
+        };
+        let alarm = Proposal {
+            command: Some(Command::Alarm(etcd::AlarmRequest::default())),
+            ..Default::default()
+        };
+        assert_eq!([version(revoke), version(asked)], [1, 2]);
+        assert_eq!([version(auth), version(alarm)], [2, 2]);
     }
 
     #[test]
@@ -134,7 +206,7 @@ mod tests {
         .encode_to_vec();
         assert!(matches!(
             decode_batch(data.into()),
-            Err(CommandError::Newer(2))
+            Err(CommandError::Newer(n)) if n == VERSION + 1
         ));
     }
 }

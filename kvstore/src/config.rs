@@ -1,18 +1,29 @@
 //! What a member is told at start: the checked form of the JSON that the server command hands over.
 //!
-//! Not here: command-line flags and environment variables (`kvstore/flags.py` reads those).
+//! Not here: what URLs mean (`address`), certificates (`tls`), command-line flags and environment variables (`kvstore/flags.py` reads those).
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::address::{resolve, Address, Place};
+use crate::auth::password::DEFAULT_COST;
+use crate::auth::token::{self, DEFAULT_TTL};
+use crate::compactor::Retention;
+use crate::tls::{Rules, Settings, TlsError};
+
 /// Why a member can't start with what it was told.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
+
+impl From<TlsError> for ConfigError {
+    fn from(error: TlsError) -> Self {
+        Self(error.0)
+    }
+}
 
 fn wrong<T>(text: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError(text.into()))
@@ -40,12 +51,33 @@ pub struct Config {
     /// Entries kept for followers that lag, before a snapshot has to be sent.
     pub snapshot_count: u64,
     pub quota_backend_bytes: u64,
+    /// `periodic` or `revision`, and how much is kept: milliseconds or revisions, 0 for all.
+    pub auto_compaction_mode: String,
+    pub auto_compaction_retention: u64,
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
     /// Whether a change of the membership must leave a quorum of started, connected members.
     pub strict_reconfig_check: bool,
-    /// Allows listening beyond loopback without TLS.
+    /// Milliseconds between two checks whether the members hold the same; 0 for none.
+    pub corrupt_check_time: u64,
+    /// Whether that is checked before anybody is served, too.
+    pub initial_corrupt_check: bool,
+    /// Milliseconds between two tellings of progress to a watch that asked for them.
+    pub watch_progress_notify_interval: u64,
+    /// `simple`, `jwt,sign-method=...` or nothing, as etcd's `--auth-token`.
+    pub auth_token: String,
+    /// Seconds that a simple token lives after it was shown last.
+    pub auth_token_ttl: u64,
+    pub bcrypt_cost: u32,
+    /// Allows listening beyond loopback where whoever comes is let in.
     pub insecure: bool,
+    pub client_tls: Settings,
+    pub peer_tls: Settings,
+    pub cipher_suites: Vec<String>,
+    pub tls_min_version: String,
+    pub tls_max_version: String,
+    /// Years that a certificate of a member's own making is good.
+    pub self_signed_cert_validity: u32,
     /// A file, or the JSON itself: member id -> peer URLs that hold until the membership says the same.
     pub peer_url_overrides: String,
 }
@@ -67,17 +99,35 @@ impl Default for Config {
             election_timeout: 1000,
             snapshot_count: 10_000,
             quota_backend_bytes: 2 * 1024 * 1024 * 1024,
+            auto_compaction_mode: "periodic".into(),
+            auto_compaction_retention: 0,
             max_request_bytes: 1_572_864,
             max_txn_ops: 128,
             strict_reconfig_check: true,
+            corrupt_check_time: 0,
+            initial_corrupt_check: false,
+            watch_progress_notify_interval: 600_000,
+            auth_token: "simple".into(),
+            auth_token_ttl: DEFAULT_TTL.as_secs(),
+            bcrypt_cost: DEFAULT_COST,
             insecure: false,
+            client_tls: Settings::default(),
+            peer_tls: Settings::default(),
+            cipher_suites: Vec::new(),
+            tls_min_version: "TLS1.2".into(),
+            tls_max_version: String::new(),
+            self_signed_cert_validity: 1,
             peer_url_overrides: String::new(),
         }
     }
 }
 
+/// Longest time that a certificate of a member's own making is good.
+const MAX_VALIDITY_YEARS: u32 = 100;
 /// Longest election timeout that etcd accepts, in milliseconds.
 const MAX_ELECTION_TIMEOUT_MS: u64 = 50_000;
+/// Largest request: with what goes with it, it must fit into one frame between members (`peer::MAX_FRAME_BYTES`).
+const MAX_REQUEST_BYTES: usize = 48 * 1024 * 1024;
 
 impl Config {
     /// Reads and checks the JSON; every error is a sentence that names the setting.
@@ -100,6 +150,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if self.watch_progress_notify_interval == 0 {
+            return wrong("--watch-progress-notify-interval is 0".to_owned());
+        }
         if self.heartbeat_interval == 0 || self.election_timeout < 5 * self.heartbeat_interval {
             return wrong(format!(
                 "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
@@ -118,37 +171,100 @@ impl Config {
                 self.initial_cluster_state
             ));
         }
+        if self.max_request_bytes > MAX_REQUEST_BYTES {
+            return wrong(format!(
+                "--max-request-bytes {} is more than {MAX_REQUEST_BYTES}, which members can still pass to each other",
+                self.max_request_bytes
+            ));
+        }
+        self.retention()?;
         for url in self.all_urls() {
-            split_url(url)?;
+            Address::parse(url)?;
         }
         if self.listen_client_urls.is_empty() || self.listen_peer_urls.is_empty() {
             return wrong("--listen-client-urls and --listen-peer-urls each need at least one URL");
         }
-        for (flag, urls) in [
-            ("--listen-client-urls", &self.listen_client_urls),
-            ("--listen-peer-urls", &self.listen_peer_urls),
-        ] {
+        self.check_tls()?;
+        for (side, kind, urls, tls) in self.sides() {
             for url in urls {
-                for address in addresses(url)? {
-                    if !address.ip().is_loopback() && !self.insecure {
-                        return wrong(format!(
-                            "{flag} {url} is reachable from other machines without TLS; pass --insecure if that \
-                             is what you want, or listen on 127.0.0.1"
-                        ));
-                    }
+                let address = Address::parse(url)?;
+                if address.secure && !tls.is_offered() {
+                    return wrong(format!(
+                        "TLS key/cert (--{side}cert-file, --{side}key-file) must be provided for {kind} url {url} with \
+                         HTTPS scheme"
+                    ));
+                }
+                if !self.insecure {
+                    check_reach(side, kind, url, &address, tls)?;
                 }
             }
         }
         Ok(())
     }
 
+    /// Where clients and peers are listened for, and with which certificates: flags' prefix, name, URLs, settings.
+    fn sides(&self) -> [(&'static str, &'static str, &[String], &Settings); 2] {
+        [
+            ("", "client", &self.listen_client_urls, &self.client_tls),
+            ("peer-", "peer", &self.listen_peer_urls, &self.peer_tls),
+        ]
+    }
+
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        self.tls_rules()?;
+        for (side, _, _, tls) in self.sides() {
+            tls.check(side)?;
+            if tls.auto && !(1..=MAX_VALIDITY_YEARS).contains(&self.self_signed_cert_validity) {
+                return wrong(format!(
+                    "selfSignedCertValidity is invalid,it should be greater than 0 and at most {MAX_VALIDITY_YEARS} years"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What may be spoken where there is TLS.
+    pub fn tls_rules(&self) -> Result<Rules, ConfigError> {
+        let (min, max) = (&self.tls_min_version, &self.tls_max_version);
+        Ok(Rules::read(&self.cipher_suites, min, max)?)
+    }
+
+    /// What is given of TLS and has no effect, each as a sentence.
+    pub fn idle_tls(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        for (side, kind, urls, tls) in self.sides() {
+            said.extend(tls.idle(side));
+            let plain = urls.iter().filter(|url| {
+                tls.is_offered() && Address::parse(url).is_ok_and(|address| !address.secure)
+            });
+            said.extend(plain.map(|url| {
+                format!("{kind} url {url} is without TLS, though there are certificates for it")
+            }));
+        }
+        let left_out = self.tls_rules().map(|rules| rules.left_out);
+        let left_out = left_out.into_iter().flatten();
+        said.extend(left_out.map(|name| format!("cipher suite {name} is not offered here")));
+        said
+    }
+
+    /// The peer URLs of this member and of those that its flags name.
+    pub fn all_peer_urls(&self) -> impl Iterator<Item = &String> {
+        self.listen_peer_urls
+            .iter()
+            .chain(&self.initial_advertise_peer_urls)
+            .chain(self.initial_cluster.iter().map(|(_, url)| url))
+    }
+
     fn all_urls(&self) -> impl Iterator<Item = &String> {
         self.listen_client_urls
             .iter()
             .chain(&self.advertise_client_urls)
-            .chain(&self.listen_peer_urls)
-            .chain(&self.initial_advertise_peer_urls)
-            .chain(self.initial_cluster.iter().map(|(_, url)| url))
+            .chain(self.all_peer_urls())
+    }
+
+    /// The kind of tokens that this member gives and takes; reads the keys of signed ones.
+    pub fn tokens(&self) -> Result<token::Kind, ConfigError> {
+        token::Kind::named(&self.auth_token, self.auth_token_ttl)
     }
 
     /// The members that found a cluster together: name -> peer URLs.
@@ -207,11 +323,16 @@ impl Config {
                 ));
             };
             for url in &urls {
-                split_url(url)?;
+                Address::parse(url)?;
             }
             map.insert(parsed, urls);
         }
         Ok(map)
+    }
+
+    /// What is kept of the past; None when nothing is compacted by itself.
+    pub fn retention(&self) -> Result<Option<Retention>, ConfigError> {
+        Retention::of(&self.auto_compaction_mode, self.auto_compaction_retention)
     }
 
     pub fn heartbeat(&self) -> Duration {
@@ -228,120 +349,38 @@ impl Config {
     }
 }
 
-/// Splits `http://host:port`.
-pub fn split_url(url: &str) -> Result<(&str, u16), ConfigError> {
-    if url.starts_with("https://") {
-        return wrong(format!(
-            "{url}: this build serves http only, TLS is not there yet"
-        ));
-    }
-    let Some(rest) = url.strip_prefix("http://") else {
-        return wrong(format!(
-            "URL scheme must be http, https, unix, or unixs: {url}"
-        ));
+/// Nobody without a credential is to reach a member from another machine, unless that is what its owner wants.
+fn check_reach(
+    side: &str,
+    kind: &str,
+    url: &str,
+    address: &Address,
+    tls: &Settings,
+) -> Result<(), ConfigError> {
+    let Place::Port { host, port } = &address.place else {
+        return Ok(());
     };
-    let rest = rest.trim_end_matches('/');
-    if rest.contains('/') {
-        return wrong(format!("URL must not contain a path: {url}"));
+    if address.secure && tls.wants_certificates() {
+        return Ok(());
     }
-    let Some((host, port)) = rest.rsplit_once(':') else {
-        return wrong(format!(
-            "URL address does not have the form \"host:port\": {url}"
-        ));
+    if resolve(url, host, *port)?
+        .iter()
+        .all(|at| at.ip().is_loopback())
+    {
+        return Ok(());
+    }
+    let why = if address.secure {
+        format!(
+            "lets in whoever reaches it, since no certificate is asked for; pass --{side}client-cert-auth and \
+             --{side}trusted-ca-file, or --insecure if that is what you want"
+        )
+    } else {
+        "is reachable from other machines without TLS; pass --insecure if that is what you want, or listen on 127.0.0.1"
+            .to_owned()
     };
-    let Ok(port) = port.parse::<u16>() else {
-        return wrong(format!(
-            "URL address does not have the form \"host:port\": {url}"
-        ));
-    };
-    Ok((host.trim_start_matches('[').trim_end_matches(']'), port))
-}
-
-/// The socket addresses that a listen URL stands for.
-pub fn addresses(url: &str) -> Result<Vec<SocketAddr>, ConfigError> {
-    let (host, port) = split_url(url)?;
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    if host == "localhost" {
-        return Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
-    }
-    match (host, port).to_socket_addrs() {
-        Ok(found) => Ok(found.collect()),
-        Err(e) => wrong(format!("the host of {url} can't be resolved: {e}")),
-    }
+    wrong(format!("--listen-{kind}-urls {url} {why}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn defaults_are_a_cluster_of_one_on_loopback() {
-        let config = Config::parse("{}").unwrap();
-        assert_eq!(
-            config.initial_cluster,
-            vec![("default".to_owned(), "http://localhost:2380".to_owned())]
-        );
-        assert_eq!(config.founders().unwrap().len(), 1);
-        assert_eq!(config.election_ticks(), 10);
-    }
-
-    #[test]
-    fn each_bad_setting_names_itself() {
-        for (json, part) in [
-            (
-                r#"{"heartbeat_interval": 300}"#,
-                "--election-timeout[1000ms]",
-            ),
-            (
-                r#"{"listen_client_urls": ["http://0.0.0.0:1"]}"#,
-                "--insecure",
-            ),
-            (r#"{"listen_peer_urls": ["https://127.0.0.1:1"]}"#, "TLS"),
-            (r#"{"listen_peer_urls": ["127.0.0.1:1"]}"#, "scheme"),
-            (
-                r#"{"initial_cluster_state": "old"}"#,
-                "--initial-cluster-state",
-            ),
-            (r#"{"colour": 1}"#, "colour"),
-        ] {
-            let text = Config::parse(json).unwrap_err().to_string();
-            assert!(text.contains(part), "{json}: {text}");
-        }
-        assert!(
-            Config::parse(r#"{"listen_client_urls": ["http://0.0.0.0:1"], "insecure": true}"#)
-                .is_ok()
-        );
-    }
-
-    #[test]
-    fn founders_must_agree_with_the_advertised_urls() {
-        let config =
-            Config::parse(r#"{"name": "a", "initial_cluster": [["b", "http://127.0.0.1:1"]]}"#)
-                .unwrap();
-        assert!(config
-            .founders()
-            .unwrap_err()
-            .to_string()
-            .contains("couldn't find local name"));
-        let config =
-            Config::parse(r#"{"name": "a", "initial_cluster": [["a", "http://127.0.0.1:1"]]}"#)
-                .unwrap();
-        assert!(config
-            .founders()
-            .unwrap_err()
-            .to_string()
-            .contains("--initial-advertise-peer-urls"));
-    }
-
-    #[test]
-    fn overrides_are_keyed_by_hexadecimal_ids() {
-        let json = r#"{"peer_url_overrides": "{\"ff\": [\"http://127.0.0.1:7\"]}"}"#;
-        let config = Config::parse(json).unwrap();
-        assert_eq!(
-            config.overrides().unwrap()[&255],
-            vec!["http://127.0.0.1:7".to_owned()]
-        );
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

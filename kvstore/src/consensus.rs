@@ -1,14 +1,16 @@
 //! Raft-rs behind our own rules: messages in, work out. The only module that names the library; no sockets, clocks or disks.
 //!
-//! Order that the caller keeps: take `ready()`, hand `append` to the disk, send `messages`, apply `committed` and say
-//! so with `applied`; when the disk reports a number, `on_persisted`. Messages that must wait for the disk are held here.
+//! Order that the caller keeps: take `ready()`, send `messages`, install the snapshot of `append` and hand that to the
+//! disk, apply `committed`, now or later, and say so with `applied`; when the disk reports a number, `on_persisted`.
+//! Messages that must wait for the disk are held here.
 
 mod convert;
+mod durable;
 mod handover;
+mod intake;
+mod status;
 mod storage;
 mod types;
-
-use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{self, MessageType};
@@ -19,6 +21,7 @@ use crate::log::{ConfState, Entry, HardState};
 use crate::reads::Reads;
 pub use convert::{announced_snapshot, restamp_snapshot};
 use convert::{committed, conf_change, dropped, outgoing, role};
+use durable::Unsynced;
 use storage::{from_raft, snapshot_meta, Log};
 pub use types::*;
 
@@ -31,17 +34,11 @@ const MAX_UNCOMMITTED_BYTES: u64 = 64 * 1024 * 1024;
 /// Committed entries handed out at once.
 const MAX_COMMITTED_BYTES: u64 = 4 * 1024 * 1024;
 
-struct Held {
-    number: u64,
-    on_disk: bool,
-    messages: Vec<Outgoing>,
-}
-
 /// One member's consensus state.
 pub struct Consensus {
     node: RawNode<Log>,
     reads: Reads,
-    held: VecDeque<Held>,
+    unsynced: Unsynced,
     release: Vec<Outgoing>,
     election_ticks: usize,
     state_applied: u64,
@@ -51,6 +48,9 @@ pub struct Consensus {
     parked: Vec<eraftpb::Message>,
     /// Since leadership was last handed over.
     parked_ticks: usize,
+    holds_entries: bool,
+    /// To whom, in what term and up to where this member's log was last confirmed.
+    confirmed: (u64, u64, u64),
 }
 
 impl Consensus {
@@ -75,7 +75,7 @@ impl Consensus {
         let mut this = Self {
             node,
             reads: Reads::new(id, options.boot_nonce, options.election_ticks),
-            held: VecDeque::new(),
+            unsynced: Unsynced::default(),
             release: Vec::new(),
             election_ticks: options.election_ticks,
             state_applied: applied,
@@ -83,6 +83,8 @@ impl Consensus {
             shape: (u64::MAX, StateRole::Follower),
             parked: Vec::new(),
             parked_ticks: usize::MAX / 2,
+            holds_entries: false,
+            confirmed: (raft::INVALID_ID, 0, 0),
         };
         this.node.mut_store().applied = applied;
         this.settle();
@@ -91,8 +93,12 @@ impl Consensus {
 
     /// Lets one unit of time pass.
     pub fn tick(&mut self) {
-        self.node.tick();
+        if self.node.raft.state == StateRole::Leader || self.may_campaign() {
+            self.node.tick();
+        }
         self.reads.tick();
+        self.unsynced.tick();
+        self.yield_to_working_disks();
         self.parked_ticks += 1;
         self.settle();
     }
@@ -106,9 +112,20 @@ impl Consensus {
             self.parked.push(message);
             return Ok(());
         }
+        if self.refuses(kind) {
+            return Ok(());
+        }
+        let (empty, committed) = (
+            message.entries.is_empty(),
+            self.node.raft.raft_log.committed,
+        );
         let result = self.node.step(message);
-        if kind == MessageType::MsgAppendResponse {
-            self.keep_next_after_match(from);
+        match kind {
+            MessageType::MsgAppend => {
+                self.spare_answer(empty && self.node.raft.raft_log.committed > committed);
+            }
+            MessageType::MsgAppendResponse => self.keep_next_after_match(from),
+            _ => {}
         }
         self.settle();
         match result {
@@ -143,6 +160,11 @@ impl Consensus {
             .node
             .apply_conf_change(&conf_change(change, Bytes::new()))?;
         self.node.mut_store().conf = conf.clone();
+        if self.leads() && !conf.voters.contains(&self.node.raft.id) {
+            // The library lets it lead on, and panics when that commits more.
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
         Ok(ConfState {
             voters: conf.voters,
             learners: conf.learners,
@@ -180,18 +202,8 @@ impl Consensus {
 
     /// Everything up to here is durable; numbers are those of `Append`.
     pub fn on_persisted(&mut self, number: u64) {
-        let mut done = None;
-        while self
-            .held
-            .front()
-            .is_some_and(|h| h.number <= number || !h.on_disk)
-        {
-            if let Some(held) = self.held.pop_front() {
-                done = Some(held.number);
-                self.release.extend(held.messages);
-            }
-        }
-        if let Some(done) = done {
+        if let Some((done, messages)) = self.unsynced.synced(number) {
+            self.release.extend(messages);
             self.node.on_persist_ready(done);
             self.applied(0);
             self.settle();
@@ -215,7 +227,7 @@ impl Consensus {
         self.node.mut_store().compact(to);
     }
 
-    /// The position up to which entries are to be forgotten for the rest to carry no more than `most` bytes.
+    /// The position up to which entries are to be forgotten for the rest to take no more than `most` bytes.
     pub fn fitting(&self, most: usize) -> u64 {
         self.node.store().fitting(most)
     }
@@ -234,9 +246,6 @@ impl Consensus {
         let mut ready = self.node.ready();
         let number = ready.number();
         output.messages = std::mem::take(&mut self.release);
-        output
-            .messages
-            .extend(ready.take_messages().into_iter().map(outgoing));
         output.role = ready.ss().map(|s| (s.leader_id, role(s.raft_state)));
         for state in ready.take_read_states() {
             output.reads.extend(
@@ -255,8 +264,13 @@ impl Consensus {
         let snapshot = (!ready.snapshot().is_empty()).then(|| snapshot_meta(ready.snapshot()));
         if let Some(meta) = &snapshot {
             store.install(meta);
+            // The caller installs it before it comes again.
+            self.state_applied = self.state_applied.max(meta.index);
         }
         if let Some(hard) = ready.hs() {
+            if (hard.term, hard.vote) != (store.hard.term, store.hard.vote) {
+                self.unsynced.promises(number);
+            }
             store.hard = hard.clone();
         }
         let on_disk = ready.must_sync() && !cfg!(feature = "bug-ack-before-sync");
@@ -281,55 +295,32 @@ impl Consensus {
             });
         }
         store.append(entries);
-        let messages = ready
-            .take_persisted_messages()
-            .into_iter()
-            .map(outgoing)
-            .collect();
-        self.node.advance_append_async(ready);
-        self.held.push_back(Held {
-            number,
-            on_disk,
-            messages,
-        });
-        if self.held.front().is_some_and(|h| !h.on_disk) {
-            self.on_persisted(0);
-            output.messages.append(&mut self.release);
+        let at_once = ready.take_messages();
+        let at_once = at_once.into_iter().filter_map(|m| self.sound(m));
+        let later = ready.take_persisted_messages();
+        let later = later.into_iter().filter_map(|m| self.sound(m));
+        // What is passed on to the leader says nothing of this member's log or term.
+        let (passed_on, mut later): (Vec<_>, Vec<_>) =
+            later.flat_map(outgoing).partition(|m| m.once);
+        output.messages.extend(passed_on);
+        let at_once = at_once.flat_map(outgoing);
+        if self.unsynced.has_promised() {
+            // The library lets a leader speak at once, as its votes came in after its own was durable. A lone voter
+            // leads on its own vote.
+            later.extend(at_once);
+        } else {
+            output.messages.extend(at_once);
         }
+        self.node.advance_append_async(ready);
+        self.unsynced.hold(number, on_disk, later);
+        self.on_persisted(0);
+        output.messages.append(&mut self.release);
         Some(output)
     }
 
     /// Whether this member leads, as far as it knows.
     pub fn leads(&self) -> bool {
         self.node.raft.state == StateRole::Leader
-    }
-
-    /// What this member knows of its cluster.
-    pub fn status(&self) -> Status {
-        let raft = &self.node.raft;
-        let learners = raft.prs().conf().learners();
-        let mut progress: Vec<PeerProgress> = Vec::new();
-        if raft.state == StateRole::Leader {
-            progress.extend(raft.prs().iter().map(|(&id, p)| PeerProgress {
-                id,
-                matched: p.matched,
-                next: p.next_idx,
-                recent_active: id == raft.id || p.recent_active,
-                learner: learners.contains(&id),
-            }));
-            progress.sort_by_key(|p| p.id);
-        }
-        Status {
-            id: raft.id,
-            term: raft.term,
-            leader: raft.leader_id,
-            role: role(raft.state),
-            commit: raft.raft_log.committed,
-            applied: raft.raft_log.applied,
-            last_index: raft.raft_log.last_index(),
-            first_index: self.node.store().start.0 + 1,
-            progress,
-        }
     }
 
     /// The configuration in force here.
@@ -370,13 +361,6 @@ impl Consensus {
             if let Some(context) = self.reads.next_round() {
                 self.node.read_index(context);
             }
-        }
-    }
-
-    /// A late rejection must not make us send again what a member has already confirmed (raft-rs issue 557).
-    fn keep_next_after_match(&mut self, id: u64) {
-        if let Some(progress) = self.node.raft.mut_prs().get_mut(id) {
-            progress.next_idx = progress.next_idx.max(progress.matched + 1);
         }
     }
 

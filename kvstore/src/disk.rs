@@ -4,8 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{mpsc, Arc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::consensus::Append;
 use crate::wal::{Disk, Wal, WalError};
@@ -14,6 +16,8 @@ use crate::wal::{Disk, Wal, WalError};
 const MAX_MERGED: usize = 1024;
 /// Zeros laid ahead of the log's end: a sync that changes no length spares the file system a journal commit.
 const AHEAD_BYTES: u64 = 512 * 1024;
+/// Pause before an append is tried again that found no room on the disk.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A directory of log files.
 pub struct FileDisk {
@@ -90,9 +94,11 @@ impl Disk for FileDisk {
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {
+        // What a create that found no room left behind holds nothing.
         let file = OpenOptions::new()
             .write(true)
-            .create_new(true)
+            .create(true)
+            .truncate(true)
             .open(self.directory.join(name))?;
         file.sync_all()?;
         self.open = Some(Open {
@@ -125,7 +131,11 @@ impl Disk for FileDisk {
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.directory.join(name))?;
+        match std::fs::remove_file(self.directory.join(name)) {
+            // It was removed before, but the directory could not be synced.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
         self.open.take_if(|open| open.name == name);
         self.sync_directory()
     }
@@ -134,23 +144,32 @@ impl Disk for FileDisk {
 enum Job {
     Append(Append),
     Compact(u64),
+    First(First),
 }
+
+/// Something that must be on disk before the appends behind it.
+type First = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
 /// Hands appends to the disk thread. Dropping it lets the thread finish what is queued, and waits for that.
 pub struct Appender {
     jobs: Option<mpsc::Sender<Job>>,
+    /// Tells the thread to wait for room on the disk no longer.
+    closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Appender {
-    /// Starts the thread. `report` hears on it the highest durable number, or the error after which nothing more is
-    /// written: the member must stop, since what reached the disk is not known.
+    /// Starts the thread. `report` hears on it the highest durable number; that the disk is full, while the same append
+    /// is tried again and again; or the error after which nothing more is written: the member must stop, since what
+    /// reached the disk is not known.
     pub fn start<D, F>(mut wal: Wal<D>, report: F) -> io::Result<Self>
     where
         D: Disk + Send + 'static,
         F: Fn(Result<u64, WalError>) + Send + 'static,
     {
         let (jobs, queue) = mpsc::channel();
+        let closing = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&closing);
         let thread = std::thread::Builder::new()
             .name("kvstore-disk".to_owned())
             .spawn(move || {
@@ -164,23 +183,36 @@ impl Appender {
                         match job {
                             Job::Append(append) => appends.push(append),
                             Job::Compact(index) => compact = compact.max(Some(index)),
+                            Job::First(first) => {
+                                if let Err(error) = first() {
+                                    return report(Err(WalError::Io(error)));
+                                }
+                            }
                         }
                     }
-                    if !appends.is_empty() {
+                    while !appends.is_empty() {
                         let result = wal.append(&appends);
-                        let failed = result.is_err();
+                        let (done, full) = (result.is_ok(), is_full(&result));
                         report(result);
-                        if failed {
+                        if done {
+                            break;
+                        }
+                        if !full || closing.load(Ordering::Acquire) {
                             return;
                         }
+                        std::thread::sleep(FULL_PAUSE);
                     }
-                    if let Some(Err(error)) = compact.map(|index| wal.compact(index)) {
-                        return report(Err(error));
+                    match compact.map(|index| wal.compact(index)) {
+                        // It is asked for again.
+                        Some(result) if is_full(&result) => {}
+                        Some(Err(error)) => return report(Err(error)),
+                        _ => {}
                     }
                 }
             })?;
         Ok(Self {
             jobs: Some(jobs),
+            closing: stop,
             thread: Some(thread),
         })
     }
@@ -188,6 +220,11 @@ impl Appender {
     /// Queues an append; its number is reported when it is durable. Raft's own limits bound the queue.
     pub fn append(&self, append: Append) {
         self.send(Job::Append(append));
+    }
+
+    /// Queues something that must be done before what is appended later; when it fails the member must stop.
+    pub fn first(&self, what: impl FnOnce() -> io::Result<()> + Send + 'static) {
+        self.send(Job::First(Box::new(what)));
     }
 
     /// Queues the removal of segments with nothing after `index`, which must be durable in the state.
@@ -203,9 +240,14 @@ impl Appender {
     }
 }
 
+fn is_full<T>(result: &Result<T, WalError>) -> bool {
+    matches!(result, Err(WalError::NoSpace(_)))
+}
+
 impl Drop for Appender {
     fn drop(&mut self) {
         self.jobs.take();
+        self.closing.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -217,6 +259,16 @@ mod tests {
     use super::*;
     use crate::log::{Entry, HardState};
     use crate::wal::Identity;
+
+    #[test]
+    fn a_removal_may_be_repeated() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut disk = FileDisk::new(directory.path()).unwrap();
+        disk.create("a").unwrap();
+        disk.remove("a").unwrap();
+        disk.remove("a").unwrap();
+        assert!(disk.list().unwrap().is_empty());
+    }
 
     #[test]
     fn what_is_reported_is_found_again() {

@@ -2,6 +2,8 @@
 
 use tonic::{Code, Status};
 
+use crate::auth::MAX_NAME_BYTES;
+
 /// An answer that is not a success; the text is etcd's own (etcd's `api/v3rpc/rpctypes`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -27,6 +29,8 @@ pub enum StoreError {
     FutureRevision,
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt,
     #[error("etcdserver: requested lease not found")]
     LeaseNotFound,
     #[error("etcdserver: lease already exists")]
@@ -73,6 +77,58 @@ pub enum StoreError {
     LearnerNotReady,
     #[error("etcdserver: too many learner members in cluster")]
     TooManyLearners,
+    #[error("etcdserver: not capable")]
+    NotCapable,
+    #[error("etcdserver: root user does not exist")]
+    RootUserNotExist,
+    #[error("etcdserver: root user does not have root role")]
+    RootRoleNotExist,
+    #[error("etcdserver: user name already exists")]
+    UserExists,
+    #[error("etcdserver: user name is empty")]
+    UserEmpty,
+    #[error("etcdserver: user name not found")]
+    UserNotFound,
+    #[error("etcdserver: role name already exists")]
+    RoleExists,
+    #[error("etcdserver: role name not found")]
+    RoleNotFound,
+    #[error("etcdserver: role name is empty")]
+    RoleEmpty,
+    #[error("etcdserver: name is longer than {MAX_NAME_BYTES} bytes")]
+    NameTooLong,
+    #[error("etcdserver: authentication failed, invalid user ID or password")]
+    AuthFailed,
+    #[error("auth: authentication failed, password was given for no password user")]
+    NoPasswordUser,
+    #[error("etcdserver: permission not given")]
+    PermissionNotGiven,
+    #[error("etcdserver: permission denied")]
+    PermissionDenied,
+    #[error("etcdserver: role is not granted to the user")]
+    RoleNotGranted,
+    #[error("etcdserver: permission is not granted to the role")]
+    PermissionNotGranted,
+    #[error("etcdserver: authentication is not enabled")]
+    AuthNotEnabled,
+    #[error("etcdserver: invalid auth token")]
+    InvalidAuthToken,
+    #[error("etcdserver: invalid auth management")]
+    InvalidAuthMgmt,
+    #[error("etcdserver: revision of auth store is old")]
+    AuthOldRevision,
+    #[error("auth: token signing attempted with verify-only key")]
+    VerifyOnly,
+    #[error("etcdserver: wrong downgrade target version format")]
+    WrongDowngradeVersionFormat,
+    #[error("etcdserver: invalid downgrade target version")]
+    InvalidDowngradeTarget,
+    #[error("etcdserver: cluster has a downgrade job in progress")]
+    DowngradeInProcess,
+    #[error("etcdserver: unknown method")]
+    UnknownMethod,
+    #[error("etcdserver: a snapshot is being installed")]
+    Replaced,
     #[error("etcdserver: {0}")]
     Internal(String),
 }
@@ -92,21 +148,48 @@ impl StoreError {
             | InvalidSortOption
             | InvalidClientApiVersion
             | RequestTooLarge
-            | BadPeerUrls => Code::InvalidArgument,
+            | BadPeerUrls
+            | WrongDowngradeVersionFormat
+            | InvalidDowngradeTarget
+            | UserEmpty
+            | RoleEmpty
+            | NameTooLong
+            | AuthFailed
+            | PermissionNotGiven
+            | InvalidAuthMgmt
+            | AuthOldRevision => Code::InvalidArgument,
+            PermissionDenied => Code::PermissionDenied,
+            InvalidAuthToken => Code::Unauthenticated,
             Compacted | FutureRevision | LeaseTtlTooLarge => Code::OutOfRange,
             NoSpace | TooManyRequests => Code::ResourceExhausted,
+            Corrupt => Code::DataLoss,
             LeaseNotFound | MemberNotFound => Code::NotFound,
-            MemberExists | PeerUrlExists | NotEnoughStarted | NotLearner | LearnerNotReady
-            | TooManyLearners | LeaseExists | NotLeader | BadTransferee => Code::FailedPrecondition,
-            NoLeader
-            | LeaderChanged
-            | Stopped
-            | Timeout
-            | TimeoutLeaderFailure
-            | Unhealthy
+            MemberExists
+            | PeerUrlExists
+            | NotLearner
+            | LearnerNotReady
+            | TooManyLearners
+            | LeaseExists
+            | NotLeader
+            | BadTransferee
             | NotSupportedForLearner
-            | TransferTimeout => Code::Unavailable,
-            Internal(_) => Code::Unknown,
+            | NotCapable
+            | DowngradeInProcess
+            | RootUserNotExist
+            | RootRoleNotExist
+            | UserExists
+            | UserNotFound
+            | RoleExists
+            | RoleNotFound
+            | RoleNotGranted
+            | PermissionNotGranted
+            | AuthNotEnabled => Code::FailedPrecondition,
+            NoLeader | LeaderChanged | Stopped | Timeout | TimeoutLeaderFailure | Unhealthy
+            | Replaced | TransferTimeout => Code::Unavailable,
+            // Etcd gives these no code of their own.
+            NotEnoughStarted | NoPasswordUser | VerifyOnly | UnknownMethod | Internal(_) => {
+                Code::Unknown
+            }
         }
     }
 }

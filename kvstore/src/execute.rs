@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::apply::{count, Store, Turn};
 use crate::errors::StoreError;
-use crate::mvcc::KeyRange;
+use crate::mvcc::{KeyRange, Kv};
 use crate::pb::etcd::request_op::Request;
 use crate::pb::etcd::response_op::Response as OpResponse;
 use crate::pb::etcd::{
@@ -36,22 +36,22 @@ impl Store {
     pub(crate) fn put(&mut self, turn: &mut Turn, request: PutRequest) -> PutResponse {
         turn.operations += 1;
         count(&self.counts.puts, 1);
-        let now = self.keys.newest(&request.key);
-        let lease = match now {
-            Some(kv) if request.ignore_lease => kv.lease,
+        let now = self.keys.newest(&request.key).cloned();
+        let was = now.as_ref().map(Kv::fields);
+        let lease = match was {
+            Some(was) if request.ignore_lease => was.lease,
             _ => request.lease,
         };
-        let value = match now {
-            Some(kv) if request.ignore_value => kv.value.clone(),
-            // A copy of its own: the request's bytes would keep the whole frame that carried them.
-            _ => Bytes::copy_from_slice(&request.value),
+        let value = match was {
+            Some(was) if request.ignore_value => was.value,
+            _ => &request.value,
         };
         let rev = turn.next();
         let (keys, batch) = self.keys_mut();
         let change = keys.put(rev, &request.key, value, lease, batch);
         self.attach(&change);
         let prev_kv = if request.prev_kv {
-            change.prev.as_deref().cloned()
+            change.prev.as_ref().map(Kv::message)
         } else {
             None
         };
@@ -73,7 +73,7 @@ impl Store {
         let gone: Vec<Bytes> = self
             .keys
             .newest_in(&range)
-            .map(|kv| kv.key.clone())
+            .map(|kv| Bytes::copy_from_slice(kv.key()))
             .collect();
         let mut prev_kvs: Vec<KeyValue> = Vec::new();
         for key in &gone {
@@ -82,7 +82,7 @@ impl Store {
             if let Some(change) = keys.delete(rev, key, batch) {
                 self.attach(&change);
                 if request.prev_kv {
-                    prev_kvs.extend(change.prev.as_deref().cloned());
+                    prev_kvs.extend(change.prev.as_ref().map(Kv::message));
                 }
                 turn.changes.push(change);
             }
@@ -159,7 +159,7 @@ impl Store {
             });
         }
         Ok(TxnResponse {
-            header: header(self.revision()),
+            header: header(0),
             succeeded,
             responses,
         })
@@ -172,7 +172,7 @@ impl Store {
             if found.peek().is_none() {
                 return holds(compare, None);
             }
-            found.all(|kv| holds(compare, Some(kv)))
+            found.all(|kv| holds(compare, Some(kv.fields())))
         });
         path.push(succeeded);
         for op in if succeeded {
@@ -260,7 +260,7 @@ impl Store {
             });
         }
         TxnResponse {
-            header: header(turn.seen()),
+            header: header(0),
             succeeded,
             responses,
         }

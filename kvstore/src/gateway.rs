@@ -10,9 +10,15 @@ use http_body_util::Full;
 use tonic::body::Body;
 use tonic::Code;
 
+use crate::alarm;
+use crate::downgrade::Downgrade;
+use crate::pb::etcd::AlarmMember;
+
+/// What etcd says that its plain answers are, though its health is JSON.
+const PLAIN: &str = "text/plain; charset=utf-8";
+
 /// The version that clients see: the etcd release whose API this is.
 pub const SERVER_VERSION: &str = "3.7.0";
-pub const CLUSTER_VERSION: &str = "3.7.0";
 
 /// Figures that `/metrics` prints.
 #[derive(Debug, Default, Clone)]
@@ -28,6 +34,11 @@ pub struct Figures {
     pub proposals_pending: u64,
     pub proposals_failed: u64,
     pub db_bytes: u64,
+    pub db_used_bytes: u64,
+    pub quota_bytes: u64,
+    pub no_space: bool,
+    pub alarms: Vec<AlarmMember>,
+    pub downgrade: Downgrade,
     pub keys: u64,
     pub watchers: u64,
     pub watch_streams: u64,
@@ -72,7 +83,8 @@ impl Calls {
     }
 }
 
-fn code_name(code: Code) -> &'static str {
+/// A code as grpc-go names it.
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "Canceled",
@@ -133,6 +145,16 @@ pub fn metrics(figures: &Figures, calls: &Calls) -> String {
         "etcd_mvcc_db_total_size_in_bytes",
         figures.db_bytes,
     );
+    line(
+        "gauge",
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        figures.db_used_bytes,
+    );
+    line(
+        "gauge",
+        "etcd_server_quota_backend_bytes",
+        figures.quota_bytes,
+    );
     line("gauge", "etcd_debugging_mvcc_keys_total", figures.keys);
     line(
         "gauge",
@@ -162,6 +184,14 @@ pub fn metrics(figures: &Figures, calls: &Calls) -> String {
         text,
         "# TYPE etcd_server_version gauge\netcd_server_version{{server_version=\"{SERVER_VERSION}\"}} 1"
     );
+    text.push_str("# TYPE etcd_debugging_server_alarms gauge\n");
+    for one in &figures.alarms {
+        let (kind, id) = (alarm::name(one), one.member_id);
+        let _ = writeln!(
+            text,
+            "etcd_debugging_server_alarms{{alarm_type=\"{kind}\",server_id=\"{id:x}\"}} 1"
+        );
+    }
     calls.print(&mut text);
     text
 }
@@ -174,6 +204,26 @@ fn reply(status: StatusCode, kind: &'static str, text: String) -> Response<Body>
         http::HeaderValue::from_static(kind),
     );
     response
+}
+
+fn versions(cluster: &str) -> String {
+    format!(
+        r#"{{"etcdserver":"{SERVER_VERSION}","etcdcluster":"{cluster}","storage":"{cluster}"}}"#
+    )
+}
+
+/// Why this member is not healthy, in etcd's words: an alarm that the query does not exclude, or no leader.
+fn illness(query: &str, figures: &Figures) -> Option<String> {
+    let given = |name: &str, value: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.any(|pair| pair == (name, value))
+    };
+    let mut names = figures.alarms.iter().map(alarm::name);
+    if let Some(name) = names.find(|name| !given("exclude", name)) {
+        return Some(format!("ALARM {name}"));
+    }
+    let led = figures.has_leader || given("serializable", "true");
+    (!led).then(|| "RAFT NO LEADER".to_owned())
 }
 
 /// Answers what is not gRPC; an unknown gRPC service gets its own error.
@@ -193,36 +243,34 @@ pub fn handle<B>(
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return reply(
             StatusCode::METHOD_NOT_ALLOWED,
-            "text/plain",
+            PLAIN,
             "Method Not Allowed\n".into(),
         );
     }
     match request.uri().path() {
-        "/health" if figures().has_leader => reply(
-            StatusCode::OK,
-            "application/json",
-            r#"{"health":"true","reason":""}"#.into(),
-        ),
-        "/health" => reply(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "application/json",
-            r#"{"health":"false","reason":"RAFT NO LEADER"}"#.into(),
-        ),
+        "/health" => match illness(request.uri().query().unwrap_or(""), &figures()) {
+            None => reply(
+                StatusCode::OK,
+                PLAIN,
+                r#"{"health":"true","reason":""}"#.into(),
+            ),
+            Some(reason) => reply(
+                StatusCode::SERVICE_UNAVAILABLE,
+                PLAIN,
+                format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}\n"),
+            ),
+        },
         "/version" => reply(
             StatusCode::OK,
             "application/json",
-            format!(r#"{{"etcdserver":"{SERVER_VERSION}","etcdcluster":"{CLUSTER_VERSION}"}}"#),
+            versions(&figures().downgrade.cluster().version()),
         ),
         "/metrics" => reply(
             StatusCode::OK,
             "text/plain; version=0.0.4",
             metrics(&figures(), calls),
         ),
-        _ => reply(
-            StatusCode::NOT_FOUND,
-            "text/plain",
-            "404 page not found\n".into(),
-        ),
+        _ => reply(StatusCode::NOT_FOUND, PLAIN, "404 page not found\n".into()),
     }
 }
 

@@ -2,31 +2,43 @@
 //!
 //! All of it lives on the reactor's thread; the mutex is never contended and never held across an await.
 
+mod alarms;
+mod caller;
+mod defragment;
 mod door;
+mod downgrade;
+mod hashing;
 mod leader;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use prost::Message;
-use tokio::sync::{mpsc, oneshot, Notify};
+use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tonic::transport::Channel;
 use tonic::Status;
 
-use crate::apply::{Response, Store};
-use crate::command::Command;
+use crate::address::Address;
+use crate::apply::Store;
+use crate::auth::password::Passwords;
+use crate::budget::Budget;
 use crate::errors::StoreError;
 use crate::gateway::{Calls, Figures};
 use crate::lease::Lessor;
 use crate::membership::{Change, Member, Membership};
 use crate::pb::etcd::{self, ResponseHeader};
+use crate::peer::Dialer;
 use crate::reactor::Input;
 use crate::watch::{Hub, WatcherId};
+pub use caller::Sender;
+pub use defragment::StatePlace;
 
 /// Requests that may wait for the reactor; more are refused with etcd's `too many requests`.
 pub const MAX_WAITING_REQUESTS: usize = 16_384;
+/// Added to the largest request, for what surrounds it (etcd's `grpcOverheadBytes`).
+const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// Bounds on what a client may ask for.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -35,6 +47,16 @@ pub struct Limits {
     pub quota_bytes: u64,
     pub request_timeout: Duration,
     pub strict_reconfig_check: bool,
+    pub progress_every: Duration,
+    /// Of passwords' hashes; each step doubles their cost.
+    pub bcrypt_cost: u32,
+}
+
+impl Limits {
+    /// The largest message to or from a client.
+    pub fn message_bytes(&self) -> usize {
+        self.max_request_bytes + GRPC_OVERHEAD_BYTES
+    }
 }
 
 /// Facts of this member, readable without the state's lock.
@@ -50,7 +72,14 @@ pub struct Facts {
     pub pending: AtomicU64,
     pub failed: AtomicU64,
     pub db_bytes: AtomicU64,
+    pub db_used_bytes: AtomicU64,
+    /// Whether writes that make the state grow are refused.
+    pub no_space: AtomicBool,
+    /// Whether one was refused since it was last looked.
+    pub refused_for_space: AtomicBool,
     pub is_learner: AtomicBool,
+    /// Whether requests are asked who sends them.
+    pub auth_enabled: AtomicBool,
 }
 
 /// A watch stream, as the reactor wakes it.
@@ -59,6 +88,10 @@ pub struct WatchStream {
     pub ready: Mutex<std::collections::BTreeSet<WatcherId>>,
     pub closed: AtomicBool,
     pub notify: Notify,
+}
+
+fn replaced() -> Status {
+    StoreError::Replaced.into()
 }
 
 /// The state of this member.
@@ -75,9 +108,11 @@ pub struct Core {
 
 impl Core {
     pub fn store(&self) -> Result<&Store, Status> {
-        self.store
-            .as_ref()
-            .ok_or_else(|| Status::unavailable("etcdserver: a snapshot is being installed"))
+        self.store.as_ref().ok_or_else(replaced)
+    }
+
+    pub fn store_mut(&mut self) -> Result<&mut Store, Status> {
+        self.store.as_mut().ok_or_else(replaced)
     }
 
     /// Where a member's peers are to be dialed.
@@ -99,8 +134,15 @@ struct Shared {
     calls: Calls,
     limits: Limits,
     started: Instant,
+    dialer: Dialer,
     channels: Mutex<HashMap<String, Channel>>,
     nudge: Notify,
+    writes: Budget,
+    hashing: hashing::Turns,
+    leaders: watch::Sender<u64>,
+    applied_more: Notify,
+    passwords: Passwords,
+    newcomers: Notify,
 }
 
 /// The services' side of the reactor.
@@ -111,7 +153,12 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub fn new(core: Core, facts: Facts, limits: Limits) -> (Self, mpsc::Receiver<Input>) {
+    pub fn new(
+        core: Core,
+        facts: Facts,
+        limits: Limits,
+        dialer: Dialer,
+    ) -> (Self, mpsc::Receiver<Input>) {
         let (inputs, queue) = mpsc::channel(MAX_WAITING_REQUESTS);
         let shared = Shared {
             core: Mutex::new(core),
@@ -119,16 +166,24 @@ impl Handle {
             calls: Calls::default(),
             limits,
             started: Instant::now(),
+            dialer,
             channels: Mutex::default(),
             nudge: Notify::new(),
+            leaders: watch::Sender::new(0),
+            newcomers: Notify::new(),
+            writes: Budget::new(write::MAX_WAITING_BYTES),
+            applied_more: Notify::new(),
+            passwords: Passwords::new(limits.bcrypt_cost),
+            hashing: hashing::Turns::default(),
         };
-        (
-            Self {
-                shared: Arc::new(shared),
-                inputs,
-            },
-            queue,
-        )
+        let handle = Self {
+            shared: Arc::new(shared),
+            inputs,
+        };
+        if let Ok(core) = handle.core() {
+            core.store.iter().for_each(|store| handle.note_auth(store));
+        }
+        (handle, queue)
     }
 
     pub fn calls(&self) -> &Calls {
@@ -148,9 +203,37 @@ impl Handle {
         &self.shared.nudge
     }
 
+    /// Notified whenever entries were applied.
+    pub fn applied_more(&self) -> &Notify {
+        &self.shared.applied_more
+    }
+
+    pub fn passwords(&self) -> &Passwords {
+        &self.shared.passwords
+    }
+
+    /// Dials other members.
+    pub fn dialer(&self) -> &Dialer {
+        &self.shared.dialer
+    }
+
+    /// Notified when another member runs a newer program than before: it may not know what this one said of itself.
+    pub fn newcomers(&self) -> &Notify {
+        &self.shared.newcomers
+    }
+
     /// Milliseconds of this member's own clock.
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes who leads now, 0 when nobody does, and tells who waits for it; returns who did before.
+    pub fn led_by(&self, leader: u64) -> u64 {
+        let before = self.facts().leader.swap(leader, Ordering::Relaxed);
+        if before != leader {
+            self.shared.leaders.send_replace(leader);
+        }
+        before
     }
 
     pub fn has_leader(&self) -> bool {
@@ -171,7 +254,6 @@ impl Handle {
 
     /// This member's header at a revision; 0 stands for the current one.
     pub fn header(&self, revision: i64) -> ResponseHeader {
-        let facts = self.facts();
         let now = || {
             self.core()
                 .ok()
@@ -179,9 +261,18 @@ impl Handle {
                 .unwrap_or(0)
         };
         ResponseHeader {
+            revision: if revision == 0 { now() } else { revision },
+            ..self.header_without_revision()
+        }
+    }
+
+    /// This member's header where etcd tells no revision.
+    pub fn header_without_revision(&self) -> ResponseHeader {
+        let facts = self.facts();
+        ResponseHeader {
             cluster_id: facts.cluster_id,
             member_id: facts.member_id,
-            revision: if revision == 0 { now() } else { revision },
+            revision: 0,
             raft_term: facts.term.load(Ordering::Relaxed),
         }
     }
@@ -204,11 +295,23 @@ impl Handle {
         }
     }
 
-    fn refuse_as_learner(&self) -> Result<(), StoreError> {
+    pub(crate) fn refuse_as_learner(&self) -> Result<(), StoreError> {
         if self.facts().is_learner.load(Ordering::Relaxed) {
             return Err(StoreError::NotSupportedForLearner);
         }
         Ok(())
+    }
+
+    /// Waits until nothing is left of what was compacted here.
+    pub async fn swept(&self) -> Result<(), Status> {
+        loop {
+            let swept = self.core()?.store()?.swept();
+            let done = swept.notified();
+            if !self.core()?.store()?.is_sweeping() {
+                return Ok(());
+            }
+            done.await;
+        }
     }
 
     /// Waits until everything that was committed before now is applied here.
@@ -217,58 +320,6 @@ impl Handle {
         let (reply, wait) = oneshot::channel();
         self.queue(Input::Read { reply })?;
         self.answer(wait).await
-    }
-
-    /// Agrees on a client's command, and returns what it did and the revision after it.
-    pub async fn write(&self, command: Command) -> Result<(Response, i64), Status> {
-        self.refuse_as_learner()?;
-        let bytes = match &command {
-            Command::Put(request) => request.encoded_len(),
-            Command::DeleteRange(request) => request.encoded_len(),
-            Command::Txn(request) => request.encoded_len(),
-            _ => 0,
-        };
-        if bytes > self.limits().max_request_bytes {
-            return Err(StoreError::RequestTooLarge.into());
-        }
-        let grows = matches!(
-            command,
-            Command::Put(_) | Command::Txn(_) | Command::LeaseGrant(_)
-        );
-        if grows && self.facts().db_bytes.load(Ordering::Relaxed) > self.limits().quota_bytes {
-            return Err(StoreError::NoSpace.into());
-        }
-        self.propose(command).await
-    }
-
-    /// Agrees on a command of the member's own.
-    pub async fn propose(&self, command: Command) -> Result<(Response, i64), Status> {
-        let (reply, wait) = oneshot::channel();
-        let _pending = Pending::new(self);
-        let queued = self.queue(Input::Write { command, reply });
-        self.proposed(queued, wait).await
-    }
-
-    /// Waits for what became of a proposal; one that was refused or never came through counts as failed.
-    async fn proposed<T>(
-        &self,
-        queued: Result<(), Status>,
-        wait: oneshot::Receiver<Result<T, StoreError>>,
-    ) -> Result<T, Status> {
-        let answer = match queued {
-            Ok(()) => self.answer(wait).await,
-            Err(status) => Err(status),
-        };
-        let lost = [
-            StoreError::Timeout,
-            StoreError::Stopped,
-            StoreError::TooManyRequests,
-        ];
-        if matches!(&answer, Err(status) if lost.iter().any(|e| status.message() == e.to_string()))
-        {
-            self.facts().failed.fetch_add(1, Ordering::Relaxed);
-        }
-        answer
     }
 
     /// Agrees on a change of the membership.
@@ -281,7 +332,7 @@ impl Handle {
         self.linearize().await?;
         self.core()?.membership.check(&change)?;
         let (reply, wait) = oneshot::channel();
-        let pending = Pending::new(self);
+        let pending = write::Pending::new(self);
         let queued = self.queue(Input::Change { change, reply });
         self.proposed(queued, wait).await?;
         drop(pending);
@@ -294,11 +345,7 @@ impl Handle {
         peer_urls: Vec<String>,
         learner: bool,
     ) -> Result<(u64, Vec<etcd::Member>), Status> {
-        if peer_urls.is_empty()
-            || peer_urls
-                .iter()
-                .any(|url| crate::config::split_url(url).is_err())
-        {
+        if peer_urls.is_empty() || peer_urls.iter().any(|url| Address::parse(url).is_err()) {
             return Err(StoreError::BadPeerUrls.into());
         }
         let id = random_u64()?;
@@ -332,6 +379,9 @@ impl Handle {
             proposals_pending: get(&facts.pending),
             proposals_failed: get(&facts.failed),
             db_bytes: get(&facts.db_bytes),
+            db_used_bytes: get(&facts.db_used_bytes),
+            no_space: facts.no_space.load(Ordering::Relaxed),
+            quota_bytes: self.limits().quota_bytes,
             term: get(&facts.term),
             ..Figures::default()
         };
@@ -348,25 +398,11 @@ impl Handle {
                 figures.puts = get(&counts.puts);
                 figures.deletes = get(&counts.deletes);
                 figures.txns = get(&counts.txns);
+                figures.downgrade = store.downgrade();
+                figures.alarms = store.alarms().list(0).collect();
             }
         }
         figures
-    }
-}
-
-/// Counts a proposal as pending for as long as its caller waits.
-struct Pending<'a>(&'a Facts);
-
-impl<'a> Pending<'a> {
-    fn new(handle: &'a Handle) -> Self {
-        handle.facts().pending.fetch_add(1, Ordering::Relaxed);
-        Self(handle.facts())
-    }
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -376,3 +412,7 @@ pub fn random_u64() -> Result<u64, Status> {
         .map(|n| n.max(1))
         .map_err(|e| Status::internal(format!("the system gives no random number: {e}")))
 }
+
+#[cfg(test)]
+#[path = "handle_tests.rs"]
+pub(crate) mod tests;

@@ -106,6 +106,12 @@ impl Lessor {
         ))
     }
 
+    /// When a lease ends, on the caller's clock; None when unknown.
+    #[must_use]
+    pub fn ends_at(&self, id: i64) -> Option<u64> {
+        self.deadlines.get(&id).map(|deadline| deadline.at_ms)
+    }
+
     /// Leases that end by `now_ms`, at most `limit`; each is told again after a while, until revoked.
     pub fn expired(&mut self, now_ms: u64, limit: usize) -> Vec<i64> {
         let mut ended = Vec::new();

@@ -1,14 +1,27 @@
 //! The replicated store: a Raft member that speaks etcd's v3 API, and its native client.
 
+pub mod address;
+pub mod alarm;
 pub mod apply;
+pub mod auth;
 mod authority;
 pub mod backend;
+pub mod bolt;
+mod budget;
 pub mod client;
 pub mod command;
+pub mod compactor;
 pub mod config;
 pub mod consensus;
+pub mod corruption;
+mod crc32c;
+mod defragment;
+mod dial;
 pub mod disk;
+pub mod downgrade;
+mod encoded;
 pub mod errors;
+pub mod etcd_file;
 mod execute;
 pub mod gateway;
 pub mod handle;
@@ -27,16 +40,26 @@ mod python;
 #[cfg(feature = "python")]
 mod python_client;
 #[cfg(feature = "python")]
+mod python_snapshot;
+#[cfg(feature = "python")]
+mod python_tls;
+#[cfg(feature = "python")]
 mod python_values;
 mod range;
 pub mod reactor;
 mod reads;
 mod record;
 pub mod report;
-pub mod rpc_admin;
+pub mod rpc_auth;
+pub mod rpc_cluster;
 pub mod rpc_data;
+pub mod rpc_maintenance;
+pub mod rpc_snapshot;
 pub mod rpc_watch;
 pub mod snapshot;
+pub mod space;
+mod stream;
+pub mod tls;
 pub mod txn;
 pub mod wal;
 pub mod watch;

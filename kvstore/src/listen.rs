@@ -1,9 +1,10 @@
 //! Accepting connections: gRPC and plain HTTP on one port, each request handed to the service that it names.
 //!
-//! Not here: what the services do.
+//! Not here: what the services do, the sockets themselves (`door`), certificates (`tls`).
+
+mod door;
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,15 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::body::Body;
 
 use crate::authority::Lenient;
-use crate::config::{addresses, ConfigError};
+use crate::encoded::Encoded;
+use crate::tls::CommonName;
+pub use door::{bind, Door};
 
 type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 type Guard = Arc<dyn Fn(&Request<Incoming>) -> Option<tonic::Status> + Send + Sync>;
@@ -40,6 +43,7 @@ pub struct Routes {
     services: Arc<Vec<(String, Route)>>,
     other: Route,
     guard: Option<Guard>,
+    client: Option<CommonName>,
 }
 
 impl Routes {
@@ -56,6 +60,7 @@ impl Routes {
             services: Arc::new(Vec::new()),
             other,
             guard: None,
+            client: None,
         }
     }
 
@@ -81,7 +86,7 @@ impl Routes {
     {
         let route: Route = Arc::new(move |request| {
             let answer = service.clone().call(request);
-            async move { Ok(as_etcd_says(answer.await?)) }.boxed()
+            async move { Ok(Encoded::lay(as_etcd_says(answer.await?))) }.boxed()
         });
         let mut services = Arc::unwrap_or_clone(self.services);
         services.push((S::NAME.to_owned(), route));
@@ -89,7 +94,16 @@ impl Routes {
         self
     }
 
-    fn answer(&self, request: Request<Incoming>) -> Answer {
+    /// The routes of a connection whose certificate names this client.
+    fn of(mut self, client: Option<CommonName>) -> Self {
+        self.client = client;
+        self
+    }
+
+    fn answer(&self, mut request: Request<Incoming>) -> Answer {
+        if let Some(client) = &self.client {
+            request.extensions_mut().insert(client.clone());
+        }
         let name = request
             .uri()
             .path()
@@ -148,34 +162,9 @@ fn as_etcd_says(response: Response<Body>) -> Response<Body> {
     .into_http()
 }
 
-/// Opens the sockets of some listen URLs; the error names the URL.
-pub fn bind(urls: &[String]) -> Result<Vec<StdListener>, ConfigError> {
-    let mut sockets = Vec::new();
-    for url in urls {
-        for address in addresses(url)? {
-            sockets.push(
-                listen_on(address)
-                    .map_err(|e| ConfigError(format!("can't listen on {url}: {e}")))?,
-            );
-        }
-    }
-    Ok(sockets)
-}
-
-fn listen_on(address: SocketAddr) -> std::io::Result<StdListener> {
-    let socket = StdListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
-/// Serves a socket until `stop` says so; then nobody is let in any more, and it returns once each open connection has
-/// its answers: clients are told to send nothing more there (GOAWAY).
-pub async fn serve(
-    socket: StdListener,
-    routes: Routes,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    let listener = TcpListener::from_std(socket)?;
+/// Serves a door until `stop` says so; then nobody is let in any more, and it returns once each open connection has its
+/// answers: clients are told to send nothing more there (GOAWAY).
+pub async fn serve(door: Door, routes: Routes, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).keep_alive(true);
@@ -190,21 +179,29 @@ pub async fn serve(
     let builder = Arc::new(builder);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = door.accept() => accepted,
             _ = stop.changed() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok(socket) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         // Without it a small answer waits for the last one's acknowledgement; a socket that is gone already fails here.
-        if stream.set_nodelay(true).is_err() {
+        if socket.set_nodelay().is_err() {
             continue;
         }
-        let service = hyper_util::service::TowerToHyperService::new(routes.clone());
-        let (builder, mut stop) = (builder.clone(), stop.clone());
+        let (builder, routes) = (builder.clone(), routes.clone());
+        let (entry, mut stop) = (door.entry.clone(), stop.clone());
         connections.spawn(async move {
+            let admitted = tokio::select! {
+                admitted = entry.admit(socket) => admitted,
+                _ = stop.changed() => None,
+            };
+            let Some((stream, client)) = admitted else {
+                return;
+            };
+            let service = TowerToHyperService::new(routes.of(client));
             let connection = builder.serve_connection(TokioIo::new(Lenient::new(stream)), service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
@@ -216,7 +213,10 @@ pub async fn serve(
             let _ended = connection.await;
         });
     }
-    drop(listener);
+    drop(door);
     while connections.join_next().await.is_some() {}
-    Ok(())
 }
+
+#[cfg(test)]
+#[path = "listen_tests.rs"]
+mod tests;

@@ -1,26 +1,36 @@
 //! A member's life: its data directory, founding or joining or coming back, then serving until told to stop.
 //!
-//! Not here: what lies in the directory (`home`), the turn of work (`reactor`), sockets (`listen`, `peer`).
+//! Not here: what lies in the directory (`home`), which cluster a new member is of (`introduction`), the turn of work
+//! (`reactor`), sockets (`listen`, `peer`).
 
+mod checking;
+mod compacting;
 mod home;
+mod introduction;
+mod restore;
+mod security;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
+use crate::auth::token::Tokens;
 use crate::backend::BackendError;
-use crate::command::{Command, MemberAttributes};
+use crate::command::{Command, MemberAttributes, VERSION};
 use crate::config::{Config, ConfigError};
 use crate::consensus::Refused;
 use crate::errors::StoreError;
+use crate::etcd_file::EtcdFileError;
 use crate::gateway;
-use crate::handle::{random_u64, Core, Facts, Handle, Limits};
+use crate::handle::{random_u64, Core, Facts, Handle, Limits, StatePlace};
 use crate::lease::Lessor;
 use crate::listen::{bind, serve, Routes};
+use crate::pb::etcd::auth_server::AuthServer;
 use crate::pb::etcd::cluster_server::ClusterServer;
 use crate::pb::etcd::kv_server::KvServer;
 use crate::pb::etcd::lease_server::LeaseServer;
@@ -29,16 +39,19 @@ use crate::pb::etcd::watch_server::WatchServer;
 use crate::pb::peer::peer_server::PeerServer;
 use crate::peer::{PeerService, Peers, MAX_FRAME_BYTES};
 use crate::reactor::{Broken, End, Reactor, Waiting};
-use crate::rpc_admin::{ClusterService, MaintenanceService};
-use crate::rpc_data::{KvService, LeaseService};
+use crate::rpc_auth::AuthService;
+use crate::rpc_cluster::ClusterService;
+use crate::rpc_data::{Door, KvService, LeaseService};
+use crate::rpc_maintenance::MaintenanceService;
+use crate::rpc_snapshot::Streams;
 use crate::rpc_watch::WatchService;
 use crate::wal::WalError;
 use home::{lock, settle, warn_of_differences, Home};
+pub use restore::restore;
+use security::secure;
 
 /// Peer events that may wait for the reactor; then peers wait.
 const MAX_WAITING_EVENTS: usize = 1_024;
-/// Added to the largest request, for what surrounds it (etcd's `grpcOverheadBytes`).
-const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 const PUBLISH_PAUSE: Duration = Duration::from_millis(200);
 /// Why a member does not run, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +70,11 @@ pub enum StartError {
     #[error("{0}")]
     Join(String),
     #[error("{0}")]
+    Corrupt(String),
+    #[error("{0}")]
     State(#[from] BackendError),
+    #[error("{0}")]
+    Snapshot(#[from] EtcdFileError),
     #[error("{0}")]
     Log(#[from] WalError),
     #[error("{0}")]
@@ -103,35 +120,44 @@ pub fn run(config_json: &str) -> Result<(), StartError> {
 
 async fn live(config: Config) -> Result<(), StartError> {
     let _lock = lock(&config.data_dir)?;
-    let client_sockets = bind(&config.listen_client_urls)?;
-    let peer_sockets = bind(&config.listen_peer_urls)?;
+    let channels = secure(&config)?;
+    let client_sockets = bind(&config.listen_client_urls, channels.clients.as_ref())?;
     let mut term = signal(SignalKind::terminate()).map_err(io(Path::new("SIGTERM")))?;
     let mut int = signal(SignalKind::interrupt()).map_err(io(Path::new("SIGINT")))?;
     let home = tokio::select! {
-        home = settle(&config) => home?,
+        home = settle(&config, &channels.dialer) => home?,
         _ = term.recv() => return Ok(()),
         _ = int.recv() => return Ok(()),
     };
+    // Not before: founders that start together ask each other, and one that does not serve yet is to refuse at once.
+    let peer_sockets = bind(&config.listen_peer_urls, channels.peers.as_ref())?;
     let Home {
         owner,
         membership,
-        store,
+        mut store,
         mut consensus,
         disk,
         synced,
         state_dir,
+        space,
     } = home;
     if membership.removed.contains(&owner.member_id) {
         return Err(StartError::Removed(config.data_dir.display().to_string()));
     }
     warn_of_differences(&config, &owner, &membership);
+    // Who is new has nothing to compare yet.
+    if config.initial_corrupt_check && store.applied().0 > 1 {
+        checking::before_serving(&store, &membership, owner.member_id, &channels.dialer).await?;
+    }
     let alone = membership.voters().eq([owner.member_id]);
     // Etcd's smallest TTL: one and a half election timeouts.
     let min_ttl_s =
         i64::try_from((config.election_timeout * 3 / 2).div_ceil(1000)).unwrap_or(i64::MAX);
+    store.auth_mut().tokens = Tokens::new(config.tokens()?);
     let facts = Facts {
         cluster_id: owner.cluster_id,
         member_id: owner.member_id,
+        db_bytes: store.size().into(),
         ..Facts::default()
     };
     facts
@@ -151,29 +177,36 @@ async fn live(config: Config) -> Result<(), StartError> {
         quota_bytes: config.quota_backend_bytes,
         request_timeout: config.request_timeout(),
         strict_reconfig_check: config.strict_reconfig_check,
+        progress_every: Duration::from_millis(config.watch_progress_notify_interval),
+        bcrypt_cost: config.bcrypt_cost,
     };
-    let (handle, inputs) = Handle::new(core, facts, limits);
+    let (handle, inputs) = Handle::new(core, facts, limits, channels.dialer.clone());
     let (tell, events) = mpsc::channel(MAX_WAITING_EVENTS);
     let (stopper, stop) = watch::channel(false);
     let (doors, closing) = watch::channel(false);
+    let snapshots = Streams::default();
+    let place = StatePlace {
+        dir: state_dir.clone(),
+        taken: Arc::default(),
+    };
     for socket in client_sockets {
-        tokio::spawn(serve(socket, client_routes(&handle), closing.clone()));
+        let routes = client_routes(&handle, &snapshots, &place);
+        tokio::spawn(serve(socket, routes, closing.clone()));
     }
     drop(closing);
     // Peers are served to the very end.
-    let place: std::sync::Arc<tokio::sync::Mutex<()>> = std::sync::Arc::default();
     let (_open, open) = watch::channel(false);
     for socket in peer_sockets {
         tokio::spawn(serve(
             socket,
-            peer_routes(&handle, tell.clone(), state_dir.clone(), place.clone()),
+            peer_routes(&handle, tell.clone(), &place),
             open.clone(),
         ));
     }
     if alone {
         consensus.campaign()?;
     }
-    let peers = Peers::new(owner.cluster_id, owner.member_id, tell);
+    let peers = Peers::new(owner.cluster_id, owner.member_id, channels.dialer, tell);
     let waiting = Waiting::new(random_u64()?);
     let mut reactor = Reactor {
         consensus,
@@ -188,9 +221,18 @@ async fn live(config: Config) -> Result<(), StartError> {
         config,
         state_dir,
         waiting,
+        space,
     };
+    reactor.judge_space()?;
     reactor.dial()?;
     let data_dir = reactor.config.data_dir.display().to_string();
+    if reactor.config.corrupt_check_time > 0 {
+        let every = Duration::from_millis(reactor.config.corrupt_check_time);
+        tokio::spawn(checking::run(handle.clone(), every));
+    }
+    if let Some(retention) = reactor.config.retention()? {
+        tokio::spawn(compacting::run(handle.clone(), retention));
+    }
     tokio::spawn(publish(
         handle,
         owner.name,
@@ -215,8 +257,8 @@ fn http_routes(handle: &Handle) -> Routes {
     Routes::new(move |request| gateway::handle(&request, || handle.figures(), handle.calls()))
 }
 
-fn client_routes(handle: &Handle) -> Routes {
-    let most = handle.limits().max_request_bytes + GRPC_OVERHEAD_BYTES;
+fn client_routes(handle: &Handle, snapshots: &Streams, place: &StatePlace) -> Routes {
+    let most = handle.limits().message_bytes();
     let leader = handle.clone();
     http_routes(handle)
         .refusing(move |request| {
@@ -226,11 +268,22 @@ fn client_routes(handle: &Handle) -> Routes {
         })
         .with(KvServer::new(KvService(handle.clone())).max_decoding_message_size(most))
         .with(WatchServer::new(WatchService(handle.clone())).max_decoding_message_size(most))
-        .with(LeaseServer::new(LeaseService(handle.clone())).max_decoding_message_size(most))
-        .with(ClusterServer::new(ClusterService(handle.clone())).max_decoding_message_size(most))
         .with(
-            MaintenanceServer::new(MaintenanceService(handle.clone()))
+            LeaseServer::new(LeaseService(handle.clone(), Door::Clients))
                 .max_decoding_message_size(most),
+        )
+        .with(
+            ClusterServer::new(ClusterService(handle.clone(), Door::Clients))
+                .max_decoding_message_size(most),
+        )
+        .with(AuthServer::new(AuthService(handle.clone())).max_decoding_message_size(most))
+        .with(
+            MaintenanceServer::new(MaintenanceService(
+                handle.clone(),
+                snapshots.clone(),
+                place.clone(),
+            ))
+            .max_decoding_message_size(most),
         )
 }
 
@@ -238,43 +291,45 @@ fn client_routes(handle: &Handle) -> Routes {
 fn peer_routes(
     handle: &Handle,
     events: mpsc::Sender<crate::peer::PeerEvent>,
-    state_dir: PathBuf,
-    place: std::sync::Arc<tokio::sync::Mutex<()>>,
+    place: &StatePlace,
 ) -> Routes {
-    let doorkeeper = std::sync::Arc::new(handle.clone());
-    let service = PeerService::new(doorkeeper, events, state_dir, place);
+    let StatePlace { dir, taken } = place.clone();
+    let service = PeerService::new(Arc::new(handle.clone()), events, dir, taken);
     http_routes(handle)
         .with(PeerServer::new(service).max_decoding_message_size(MAX_FRAME_BYTES))
-        .with(LeaseServer::new(LeaseService(handle.clone())))
-        .with(ClusterServer::new(ClusterService(handle.clone())))
+        .with(LeaseServer::new(LeaseService(handle.clone(), Door::Peers)))
+        .with(ClusterServer::new(ClusterService(
+            handle.clone(),
+            Door::Peers,
+        )))
 }
 
-/// Tells the cluster this member's name and client URLs, until it knows them.
+/// Tells the cluster this member's name, client URLs and what entries it can read; again when another member's program
+/// is newer than before, since the one before did not note it.
 async fn publish(handle: Handle, name: String, client_urls: Vec<String>) {
-    let id = handle.facts().member_id;
+    let attributes = MemberAttributes {
+        id: handle.facts().member_id,
+        name,
+        client_urls,
+        log_version: VERSION,
+    };
+    let known = |core: &Core| {
+        let member = core.membership.members.get(&attributes.id);
+        member.is_some_and(|m| {
+            m.name == attributes.name
+                && m.client_urls == attributes.client_urls
+                && m.log_version == VERSION
+        })
+    };
+    let mut told = handle.core().is_ok_and(|core| known(&core));
     loop {
-        let known = handle.core().ok().is_some_and(|core| {
-            core.membership
-                .members
-                .get(&id)
-                .is_some_and(|m| m.name == name && m.client_urls == client_urls)
-        });
-        if known {
-            return;
+        if told {
+            handle.newcomers().notified().await;
         }
-        let attributes = MemberAttributes {
-            id,
-            name: name.clone(),
-            client_urls: client_urls.clone(),
-        };
-        if handle.has_leader()
-            && handle
-                .propose(Command::MemberAttributes(attributes))
-                .await
-                .is_ok()
-        {
-            return;
+        let command = Command::MemberAttributes(attributes.clone());
+        told = handle.has_leader() && handle.propose(command).await.is_ok();
+        if !told {
+            tokio::time::sleep(PUBLISH_PAUSE).await;
         }
-        tokio::time::sleep(PUBLISH_PAUSE).await;
     }
 }

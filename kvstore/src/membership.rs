@@ -1,9 +1,11 @@
 //! Who belongs to the cluster, as the applied log says: voters, learners, and ids that were removed for good.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command;
 use crate::consensus::RaftChange;
 use crate::errors::StoreError;
 use crate::log::ConfState;
@@ -12,6 +14,8 @@ use crate::pb::peer::MemberInfo;
 
 /// Learners that a cluster may have at a time (etcd's `--max-learners`).
 const MAX_LEARNERS: usize = 1;
+/// How long voters were connected when another may come (etcd's `HealthInterval`).
+const HEALTHY_AFTER: Duration = Duration::from_secs(5);
 
 /// One member.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +25,9 @@ pub struct Member {
     pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
     pub learner: bool,
+    /// The newest version of log entries that it said it knows; 0 as long as it has not.
+    #[serde(default)]
+    pub log_version: u32,
 }
 
 /// A change of the membership, carried by a configuration entry of the log.
@@ -96,6 +103,15 @@ impl Membership {
             members,
             removed: BTreeSet::new(),
         }
+    }
+
+    /// The newest version of log entries that every member knows. Who never ran does not count: an older program would
+    /// refuse such entries then.
+    #[must_use]
+    pub fn log_version(&self) -> u32 {
+        let ran = self.members.values().filter(|m| !m.client_urls.is_empty());
+        let versions = ran.map(|m| m.log_version.max(1));
+        versions.min().unwrap_or(command::VERSION)
     }
 
     /// The id of the member with exactly these peer URLs.
@@ -200,30 +216,40 @@ impl Membership {
         Ok(())
     }
 
-    /// Says whether enough voters stay connected when one goes; `connected` is asked of each voter. One that is down
-    /// may always go.
+    /// Says whether enough voters are connected for a member to come, or stay so when one goes; `connected` says of each
+    /// voter for how long it was, None if it is not. One that is down may always go. Who comes counts as down, and
+    /// with one voter alone always may. Etcd asks that voters were connected for a while before a learner comes too;
+    /// a learner changes no quorum.
     ///
     /// # Errors
     /// `Unhealthy`.
     pub fn check_connected(
         &self,
         change: &Change,
-        connected: impl Fn(u64) -> bool,
+        connected: impl Fn(u64) -> Option<Duration>,
     ) -> Result<(), StoreError> {
-        let Change::Remove { id } = change else {
-            return Ok(());
+        let all = self.voters().count();
+        let up = |least| {
+            let long = |id: &u64| connected(*id).is_some_and(|time| time >= least);
+            self.voters().filter(long).count()
         };
-        if !self.voters().any(|voter| voter == *id) || !connected(*id) {
-            return Ok(());
-        }
-        let (all, up) = (
-            self.voters().count(),
-            self.voters().filter(|voter| connected(*voter)).count(),
-        );
-        if up - 1 < 1 + (all - 1) / 2 {
-            return Err(StoreError::Unhealthy);
-        }
-        Ok(())
+        let healthy = match change {
+            Change::Add(_) if all == 1 => true,
+            Change::Add(member) => {
+                let least = if member.learner {
+                    Duration::ZERO
+                } else {
+                    HEALTHY_AFTER
+                };
+                up(least) > all.div_ceil(2)
+            }
+            Change::Remove { id } => {
+                let votes = self.voters().any(|voter| voter == *id);
+                !votes || connected(*id).is_none() || up(Duration::ZERO) > 1 + (all - 1) / 2
+            }
+            Change::Promote { .. } | Change::Update { .. } => true,
+        };
+        healthy.then_some(()).ok_or(StoreError::Unhealthy)
     }
 
     /// Applies a committed change.

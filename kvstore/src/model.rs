@@ -146,7 +146,10 @@ impl Model {
                 self.leases.remove(id).ok_or(StoreError::LeaseNotFound)?;
                 self.delete(main, |kv| kv.lease == *id);
             }
-            Command::MemberAttributes(_) => {}
+            Command::MemberAttributes(_)
+            | Command::Auth(_)
+            | Command::Alarm(_)
+            | Command::Downgrade(_) => {}
         }
         self.close();
         Ok(previous)
@@ -224,5 +227,6 @@ pub(crate) fn proposal(command: Command) -> Proposal {
         origin: 1,
         request_id: 1,
         command: Some(command),
+        caller: None,
     }
 }

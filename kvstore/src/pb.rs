@@ -1,6 +1,9 @@
 //! Generated protobuf and gRPC types.
 #![allow(clippy::all, missing_docs)]
 
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
 pub mod etcd {
     tonic::include_proto!("etcdserverpb");
 }

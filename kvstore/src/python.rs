@@ -4,6 +4,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::member::{self, StartError};
+use crate::python_snapshot;
 
 /// Runs a member until SIGTERM or SIGINT, without the GIL; bad settings are a ValueError, anything else a RuntimeError.
 #[pyfunction]
@@ -19,5 +20,8 @@ fn serve(py: Python<'_>, config_json: &str) -> PyResult<()> {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<crate::python_client::NativeClient>()?;
     module.add_function(wrap_pyfunction!(serve, module)?)?;
+    module.add_function(wrap_pyfunction!(python_snapshot::snapshot_restore, module)?)?;
+    module.add_function(wrap_pyfunction!(python_snapshot::snapshot_status, module)?)?;
+    module.add_function(wrap_pyfunction!(python_snapshot::snapshot_save, module)?)?;
     Ok(())
 }

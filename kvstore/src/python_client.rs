@@ -2,7 +2,9 @@
 //! event loop once per batch of outcomes; `drain` then hands over all of them. Calls run on a thread of their own and
 //! never hold the GIL.
 
+mod by_name;
 mod shared;
+mod watching;
 
 use std::future::Future;
 use std::os::fd::AsRawFd;
@@ -11,18 +13,16 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use tokio::sync::{mpsc, Semaphore};
 use tonic::Status;
 
-use crate::client::watch::{self, Delivery};
+use crate::client::login::Login;
 use crate::client::{Client, Retry};
 use crate::pb::etcd;
+use crate::python_tls::Tls;
 use crate::python_values::{self as values, Answer};
+pub(crate) use shared::runtime;
 pub use shared::Outcome;
-use shared::{lock, runtime, Running, Shared};
-
-/// Batches of a watch that wait for Python at most; then the member is not read from.
-const WATCH_QUEUE: usize = 64;
+use shared::{lock, Following, Running, Shared};
 
 fn refused(status: &Status) -> PyErr {
     PyValueError::new_err(status.message().to_string())
@@ -43,18 +43,14 @@ impl NativeClient {
         *next
     }
 
-    fn spawn<F>(
-        &self,
-        credits: Option<Arc<Semaphore>>,
-        make: impl FnOnce(u64) -> F,
-    ) -> PyResult<u64>
+    fn spawn<F>(&self, watch: Option<Following>, make: impl FnOnce(u64) -> F) -> PyResult<u64>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let id = self.number();
         let mut running = lock(&self.shared.running);
         let task = runtime()?.spawn(make(id)).abort_handle();
-        running.insert(id, Running { task, credits });
+        running.insert(id, Running { task, watch });
         Ok(id)
     }
 
@@ -90,18 +86,33 @@ macro_rules! call {
 
 #[pymethods]
 impl NativeClient {
+    /// `login`: a user's name and password, or an empty name and a token.
     #[new]
-    fn new(endpoints: Vec<String>, timeout: f64) -> PyResult<Self> {
+    #[pyo3(signature = (endpoints, timeout, patient, tls=None, login=None))]
+    fn new(
+        endpoints: Vec<String>,
+        timeout: f64,
+        patient: bool,
+        tls: Option<Tls>,
+        login: Option<(String, String)>,
+    ) -> PyResult<Self> {
         if !(timeout.is_finite() && timeout > 0.0) {
             return Err(PyValueError::new_err(
                 "A client's timeout is a number of seconds above 0.",
             ));
         }
         let _inside = runtime()?.enter();
-        let client = Client::new(&endpoints, Duration::from_secs_f64(timeout))
+        let timeout = Duration::from_secs_f64(timeout);
+        let client = Client::with_tls(&endpoints, timeout, tls.map(Into::into))
             .map_err(|error| refused(&error))?;
+        let client = if patient { client } else { client.impatient() };
+        let login = login.map(Login::of).transpose();
+        let login = login.map_err(|error| refused(&error))?;
         Ok(Self {
-            client,
+            client: match login {
+                Some(login) => client.with_login(login),
+                None => client,
+            },
             shared: Arc::new(Shared::new()?),
             next: Mutex::new(0),
         })
@@ -144,12 +155,12 @@ impl NativeClient {
 
     /// Room for one more batch of a watch.
     fn more(&self, id: u64) {
-        if let Some(credits) = lock(&self.shared.running)
-            .get(&id)
-            .and_then(|running| running.credits.as_ref())
-        {
-            credits.add_permits(1);
-        }
+        self.credit(id);
+    }
+
+    /// Ask how far a watch has come; a batch without events will tell. One question that waits is enough.
+    fn progress(&self, id: u64) {
+        self.ask_progress(id);
     }
 
     fn close(&self) {
@@ -235,26 +246,7 @@ impl NativeClient {
             progress_notify,
             ..Default::default()
         };
-        let credits = Arc::new(Semaphore::new(WATCH_QUEUE));
-        let (client, shared, room) = (self.client.clone(), self.shared.clone(), credits.clone());
-        self.spawn(Some(credits), |id| async move {
-            let (sink, mut deliveries) = mpsc::channel(1);
-            let follow = watch::follow(client, create, sink);
-            let deliver = async {
-                while let Some(delivery) = deliveries.recv().await {
-                    if let Ok(permit) = room.acquire().await {
-                        permit.forget();
-                    }
-                    let last = matches!(delivery, Delivery::Compacted(_) | Delivery::Failed(_));
-                    if last {
-                        shared.finish(id, Outcome::Delivery(delivery));
-                    } else {
-                        shared.push(id, Outcome::Delivery(delivery));
-                    }
-                }
-            };
-            tokio::join!(follow, deliver);
-        })
+        self.follow(create)
     }
 
     fn lease_grant(&self, ttl: i64, id: i64) -> PyResult<u64> {
@@ -282,7 +274,7 @@ impl NativeClient {
 
     fn lease_keepalive(&self, id: i64) -> PyResult<u64> {
         let client = self.client.clone();
-        self.start(async move { client.keep_alive(id).await.map(Answer::Number) })
+        self.start(async move { client.keep_alive(id).await.map(Answer::Renewal) })
     }
 
     fn lease_time_to_live(&self, id: i64, keys: bool) -> PyResult<u64> {
@@ -373,6 +365,24 @@ impl NativeClient {
             request,
             |a: etcd::MemberPromoteResponse| { Answer::Members(a.header, 0, a.members) }
         )
+    }
+
+    /// Any unary method by its path, with messages as bytes: on whichever endpoint answers, or on `endpoint` alone. One
+    /// that `repeats` may be sent again when its answer is missing.
+    #[pyo3(signature = (method, request, repeats, endpoint))]
+    fn unary(
+        &self,
+        method: &str,
+        request: &[u8],
+        repeats: bool,
+        endpoint: Option<String>,
+    ) -> PyResult<u64> {
+        self.call_raw(method, request, repeats, endpoint)
+    }
+
+    /// A method whose answer is a stream; the answer is all of its messages, one after the other.
+    fn gather(&self, method: &str, request: &[u8]) -> PyResult<u64> {
+        self.gather_raw(method, request)
     }
 
     fn status(&self, endpoint: String) -> PyResult<u64> {

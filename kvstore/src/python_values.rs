@@ -21,11 +21,12 @@ pub enum Answer {
     Txn(etcd::TxnResponse),
     Header(Option<etcd::ResponseHeader>),
     Grant(etcd::LeaseGrantResponse),
-    Number(i64),
+    Renewal(etcd::LeaseKeepAliveResponse),
     TimeToLive(etcd::LeaseTimeToLiveResponse),
     Leases(etcd::LeaseLeasesResponse),
     Members(Option<etcd::ResponseHeader>, u64, Vec<etcd::Member>),
     Status(etcd::StatusResponse),
+    Raw(Bytes),
 }
 
 /// `kvstore.model.Op`, by its attributes.
@@ -277,15 +278,17 @@ fn answer(py: Python<'_>, answer: Answer) -> PyResult<Any<'_>> {
         Answer::Delete(one) => delete(py, one),
         Answer::Txn(one) => txn(py, one),
         Answer::Header(one) => tuple(py, header(one)),
-        Answer::Grant(one) => tuple(py, (one.id, one.ttl)),
-        Answer::Number(one) => Ok(one.into_pyobject(py)?.into_any()),
+        Answer::Raw(one) => Ok(PyBytes::new(py, &one).into_any()),
+        Answer::Grant(one) => tuple(py, (header(one.header), one.id, one.ttl)),
+        Answer::Renewal(one) => tuple(py, (header(one.header), one.id, one.ttl)),
         Answer::TimeToLive(one) => {
             let keys: Vec<_> = one.keys.iter().map(|key| PyBytes::new(py, key)).collect();
-            tuple(py, (one.id, one.ttl, one.granted_ttl, keys))
+            let head = header(one.header);
+            tuple(py, (head, one.id, one.ttl, one.granted_ttl, keys))
         }
         Answer::Leases(one) => {
             let ids: Vec<i64> = one.leases.iter().map(|lease| lease.id).collect();
-            Ok(ids.into_pyobject(py)?.into_any())
+            tuple(py, (header(one.header), ids))
         }
         Answer::Members(head, subject, members) => {
             let members: Vec<_> = members
@@ -336,12 +339,12 @@ pub fn outcome(py: Python<'_>, outcome: Outcome) -> PyResult<(&'static str, Any<
         Outcome::Delivery(Delivery::Created(revision)) => {
             Ok(("created", revision.into_pyobject(py)?.into_any()))
         }
-        Outcome::Delivery(Delivery::Compacted(revision)) => {
-            Ok(("compacted", revision.into_pyobject(py)?.into_any()))
+        Outcome::Delivery(Delivery::Compacted(revision, head)) => {
+            Ok(("compacted", tuple(py, (revision, header(head)))?))
         }
-        Outcome::Delivery(Delivery::Batch(revision, events)) => {
-            let mut list = Vec::with_capacity(events.len());
-            for event in &events {
+        Outcome::Delivery(Delivery::Batch(batch)) => {
+            let mut list = Vec::with_capacity(batch.events.len());
+            for event in &batch.events {
                 let kind = if event.r#type == etcd::event::EventType::Delete as i32 {
                     "delete"
                 } else {
@@ -351,7 +354,8 @@ pub fn outcome(py: Python<'_>, outcome: Outcome) -> PyResult<(&'static str, Any<
                 let kv = key_value(py, event.kv.as_ref().unwrap_or(&none))?;
                 list.push((kind, kv, maybe(py, event.prev_kv.as_ref())?));
             }
-            Ok(("batch", tuple(py, (revision, list))?))
+            let value = (batch.revision, list, header(batch.header));
+            Ok(("batch", tuple(py, value)?))
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The one task that owns the consensus: it gathers what waits, makes one entry and one read round of it, and acts on
 //! what consensus returns.
 //!
-//! Its parts: `changes` of the membership, `applying` entries, `moving` snapshots and leaving, `upkeep`.
+//! Its parts: `proposing` what waits, `applying` entries, `alarms`, `changes` of the membership, `moving` snapshots and
+//! leaving, `upkeep`.
 //! Not here: sockets (`listen`, `peer`), what requests mean (`apply`), who may join (`membership`).
 
+mod alarms;
 mod applying;
 mod changes;
 mod moving;
+mod proposing;
 mod types;
 mod upkeep;
 
@@ -14,27 +17,24 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::Status;
 
-use crate::apply::Store;
-use crate::command::{encode_batch, Proposal};
+use crate::command::Proposal;
 use crate::config::Config;
-use crate::consensus::{announced_snapshot, Append, Consensus, Refused};
+use crate::consensus::{announced_snapshot, Append, Consensus};
 use crate::disk::Appender;
 use crate::errors::StoreError;
 use crate::handle::{Core, Handle, MAX_WAITING_REQUESTS};
 use crate::peer::{PeerEvent, Peers};
 use crate::report;
+use crate::space::Space;
 use crate::wal::WalError;
 pub use changes::{read_membership, save_membership, MEMBERSHIP_KEY};
 pub use types::{Broken, End, Input, Waiting};
-use types::{Incoming, Reply};
+use types::{Incoming, Reply, Write};
 
-/// Bytes of proposals in one entry, about.
-const MAX_ENTRY_BYTES: usize = 1024 * 1024;
 /// How long a removed member still sends, so that the others learn what it acknowledged.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How often a member that stops looks whether it may.
@@ -55,6 +55,7 @@ pub struct Reactor {
     pub config: Config,
     pub state_dir: PathBuf,
     pub waiting: Waiting,
+    pub space: Space,
 }
 
 impl Reactor {
@@ -77,12 +78,14 @@ impl Reactor {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = handle.now_ms();
-            let (lease, lags) = {
+            let (lease, more, room) = {
                 let core = handle.core()?;
-                (core.lessor.next_deadline(), core.hub.can_catch_up())
+                let store = core.store()?;
+                let more = core.hub.can_catch_up() || store.can_sweep();
+                (core.lessor.next_deadline(), more, store.room())
             };
-            let lease_wait =
-                Duration::from_millis(lease.map_or(3_600_000, |at| at.saturating_sub(now)));
+            // Waited for only where there is a lease.
+            let lease_wait = Duration::from_millis(lease.map_or(0, |at| at.saturating_sub(now)));
             tokio::select! {
                 biased;
                 _ = self.stop.changed(), if self.waiting.leaving.is_none() => self.leave(),
@@ -91,8 +94,9 @@ impl Reactor {
                 Some(event) = self.events.recv() => self.hear(event)?,
                 Some(input) = self.inputs.recv() => self.take(input)?,
                 () = tokio::time::sleep(lease_wait), if lease.is_some() => self.expire()?,
-                () = tokio::task::yield_now(), if lags => {}
+                () = tokio::task::yield_now(), if more => {}
                 () = handle.nudge().notified() => {}
+                () = room.notified() => self.apply_waiting()?,
                 () = tokio::time::sleep(LEAVING_LOOK), if self.waiting.leaving.is_some() => {}
             }
             self.drain()?;
@@ -101,6 +105,7 @@ impl Reactor {
                 tokio::task::yield_now().await;
                 self.drain()?;
             }
+            self.tell_of_space()?;
             self.submit()?;
             while let Some(output) = self.consensus.ready() {
                 self.perform(output)?;
@@ -123,7 +128,9 @@ impl Reactor {
     }
 
     fn close(&self) -> Result<(), Broken> {
-        self.handle.core()?.store()?.flush();
+        if let Err(error) = self.handle.core()?.store()?.flush() {
+            report!("kvstore: {error}; what it lacks is in the log");
+        }
         Ok(())
     }
 
@@ -140,14 +147,14 @@ impl Reactor {
         Ok(())
     }
 
-    fn disk_told(&mut self, done: Result<u64, WalError>) -> Result<(), Broken> {
-        self.consensus.on_persisted(done?);
-        Ok(())
-    }
-
     fn take(&mut self, input: Input) -> Result<(), Broken> {
         match input {
-            Input::Write { command, reply } => {
+            Input::Write {
+                command,
+                caller,
+                reply,
+                share,
+            } => {
                 if self.waiting.writes.len() >= MAX_WAITING_REQUESTS {
                     // Who is gone needs no answer.
                     let _ = reply.send(Err(StoreError::TooManyRequests));
@@ -158,9 +165,14 @@ impl Reactor {
                     origin: self.me(),
                     request_id,
                     command: Some(command),
+                    caller,
                 };
                 self.waiting.proposals.push_back(proposal);
-                self.waiting.writes.insert(request_id, reply.into());
+                let write = Write {
+                    _share: Some(share),
+                    ..reply.into()
+                };
+                self.waiting.writes.insert(request_id, write);
             }
             Input::Read { reply } => self.ask(reply),
             Input::Change { change, reply } => self.propose_change(change, reply)?,
@@ -211,12 +223,14 @@ impl Reactor {
                     while let Some(output) = self.consensus.ready() {
                         self.perform(output)?;
                     }
-                    if let Some(Incoming { done, .. }) = self.waiting.incoming.take() {
+                    if let Some(Incoming { done, received, .. }) = self.waiting.incoming.take() {
+                        received.discard();
                         // Raft had no use for it: that is no failure.
                         let _ = done.send(Ok(()));
                     }
                 }
                 _ => {
+                    received.discard();
                     // The sender learns it; if it is gone it tries again.
                     let _ = done.send(Err(Status::invalid_argument(
                         "the snapshot's message announces none",
@@ -227,44 +241,6 @@ impl Reactor {
             PeerEvent::SnapshotSent { to, ok } => self.consensus.report_snapshot(to, ok),
             PeerEvent::Removed => {
                 self.waiting.removed_at = self.waiting.removed_at.or(Some(Instant::now()))
-            }
-        }
-        Ok(())
-    }
-
-    /// One entry from what waits; without a leader it goes on waiting.
-    fn submit(&mut self) -> Result<(), Broken> {
-        if !self.waiting.proposals.is_empty() && !self.consensus.leads() {
-            // Leases that a leader let end are for no successor to revoke: they may be renewed there. Their proposals,
-            // like those of clients that gave up, have nobody waiting.
-            let writes = &self.waiting.writes;
-            self.waiting.proposals.retain(|proposal| {
-                writes
-                    .get(&proposal.request_id)
-                    .is_some_and(|write| !write.reply.is_closed())
-            });
-        }
-        while !self.waiting.proposals.is_empty() {
-            let (mut bytes, mut count) = (0, 0);
-            for proposal in &self.waiting.proposals {
-                bytes += proposal.encoded_len();
-                if count > 0 && bytes > MAX_ENTRY_BYTES {
-                    break;
-                }
-                count += 1;
-            }
-            let batch: Vec<Proposal> = self.waiting.proposals.iter().take(count).cloned().collect();
-            match self.consensus.propose(encode_batch(batch)) {
-                Ok(()) => {
-                    let term = self.consensus.status().term;
-                    for proposal in self.waiting.proposals.drain(..count) {
-                        if let Some(write) = self.waiting.writes.get_mut(&proposal.request_id) {
-                            write.term = term;
-                        }
-                    }
-                }
-                Err(Refused::NoLeader | Refused::TooMany) => break,
-                Err(refused) => return Err(refused.into()),
             }
         }
         Ok(())
@@ -311,7 +287,7 @@ impl Reactor {
         let facts = handle.facts();
         facts.term.store(status.term, Ordering::Relaxed);
         facts.committed.store(status.commit, Ordering::Relaxed);
-        let before = facts.leader.swap(status.leader, Ordering::Relaxed);
+        let before = handle.led_by(status.leader);
         if before != status.leader {
             facts
                 .leader_changes
@@ -355,6 +331,9 @@ impl Reactor {
             };
             if leading {
                 lessor.promote(store.leases(), now);
+                drop(core);
+                self.clear_orphaned_alarms()?;
+                core = handle.core()?;
             } else {
                 lessor.demote();
             }
@@ -379,6 +358,7 @@ impl Reactor {
         else {
             return Ok(());
         };
+        store.sweep();
         if hub.can_catch_up() {
             hub.catch_up(store)
                 .map_err(|e| Broken::State(e.to_string()))?;
@@ -395,8 +375,5 @@ impl Reactor {
     }
 }
 
-fn store_of(core: &mut Core) -> Result<&mut Store, Broken> {
-    core.store
-        .as_mut()
-        .ok_or_else(|| Broken::State("it is being replaced".into()))
-}
+#[cfg(test)]
+mod tests;

@@ -2,24 +2,30 @@
 //!
 //! Not here: watches (`rpc_watch`), and what a request means (`apply`, `txn`).
 
+mod door;
+
 use std::pin::Pin;
 
 use futures::stream::{self, Stream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::apply::Response as Did;
+use crate::apply::{Response as Did, Store};
+use crate::auth::Access;
 use crate::command::Command;
-use crate::handle::Handle;
+use crate::encoded::Encoded;
+use crate::errors::StoreError;
+use crate::handle::{Handle, Sender};
 use crate::pb::etcd::*;
 use crate::txn;
+pub use door::Door;
 
 /// The KV service of one member.
 #[derive(Clone)]
 pub struct KvService(pub Handle);
 
-/// The Lease service of one member.
+/// The Lease service of one member, by the door that its calls come in at.
 #[derive(Clone)]
-pub struct LeaseService(pub Handle);
+pub struct LeaseService(pub Handle, pub Door);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -41,19 +47,17 @@ pub fn finish<T>(
 #[tonic::async_trait]
 impl kv_server::Kv for KvService {
     async fn range(&self, request: Request<RangeRequest>) -> Answer<RangeResponse> {
-        finish(
-            &self.0,
-            "KV",
-            "Range",
-            self.read(request.into_inner()).await,
-        )
+        let (sender, request) = Sender::split(request);
+        let found = self.read(request, &sender).await;
+        finish(&self.0, "KV", "Range", found).map(|answer| answer.into_inner().into_answer())
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Answer<PutResponse> {
         let result = async {
-            let request = request.into_inner();
+            let (sender, request) = Sender::split(request);
             txn::check_put(&request)?;
-            match self.0.write(Command::Put(request)).await? {
+            let caller = self.0.caller(&sender).await?;
+            match self.0.write(Command::Put(request), caller).await? {
                 (Did::Put(mut response), revision) => {
                     response.header = Some(self.0.header(revision));
                     Ok(response)
@@ -69,9 +73,11 @@ impl kv_server::Kv for KvService {
         request: Request<DeleteRangeRequest>,
     ) -> Answer<DeleteRangeResponse> {
         let result = async {
-            let request = request.into_inner();
+            let (sender, request) = Sender::split(request);
             txn::check_delete(&request)?;
-            match self.0.write(Command::DeleteRange(request)).await? {
+            let caller = self.0.caller(&sender).await?;
+            let command = Command::DeleteRange(request);
+            match self.0.write(command, caller).await? {
                 (Did::DeleteRange(mut response), revision) => {
                     response.header = Some(self.0.header(revision));
                     Ok(response)
@@ -83,22 +89,21 @@ impl kv_server::Kv for KvService {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Answer<TxnResponse> {
-        finish(
-            &self.0,
-            "KV",
-            "Txn",
-            self.transact(request.into_inner()).await,
-        )
+        let (sender, request) = Sender::split(request);
+        let result = self.transact(request, &sender).await;
+        finish(&self.0, "KV", "Txn", result)
     }
 
     async fn compact(&self, request: Request<CompactionRequest>) -> Answer<CompactionResponse> {
         let result = async {
-            match self
-                .0
-                .write(Command::Compact(request.into_inner().revision))
-                .await?
-            {
+            let (sender, request) = Sender::split(request);
+            let caller = self.0.require_root(&sender).await?;
+            let CompactionRequest { revision, physical } = request;
+            match self.0.write(Command::Compact(revision), caller).await? {
                 (Did::Compact(mut response), revision) => {
+                    if physical {
+                        self.0.swept().await?;
+                    }
                     response.header = Some(self.0.header(revision));
                     Ok(response)
                 }
@@ -116,12 +121,15 @@ impl lease_server::Lease for LeaseService {
 
     async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Answer<LeaseGrantResponse> {
         let result = async {
-            let mut request = request.into_inner();
+            self.1.refuse_peers()?;
+            let (sender, mut request) = Sender::split(request);
+            let caller = self.0.require_user(&sender).await?;
             if request.id == 0 {
                 request.id = self.0.fresh_lease_id()?;
             }
             request.ttl = self.0.core()?.lessor.granted_ttl(request.ttl);
-            match self.0.write(Command::LeaseGrant(request)).await? {
+            let command = Command::LeaseGrant(request);
+            match self.0.write(command, caller).await? {
                 (Did::LeaseGrant(mut response), revision) => {
                     response.header = Some(self.0.header(revision));
                     Ok(response)
@@ -137,11 +145,11 @@ impl lease_server::Lease for LeaseService {
         request: Request<LeaseRevokeRequest>,
     ) -> Answer<LeaseRevokeResponse> {
         let result = async {
-            match self
-                .0
-                .write(Command::LeaseRevoke(request.into_inner().id))
-                .await?
-            {
+            self.1.refuse_peers()?;
+            let (sender, request) = Sender::split(request);
+            let caller = self.0.require_user(&sender).await?;
+            let command = Command::LeaseRevoke(request.id);
+            match self.0.write(command, caller).await? {
                 (Did::LeaseRevoke(mut response), revision) => {
                     response.header = Some(self.0.header(revision));
                     Ok(response)
@@ -157,14 +165,15 @@ impl lease_server::Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Answer<Self::LeaseKeepAliveStream> {
         let forwarded = request.metadata().contains_key(FORWARDED);
-        let handle = self.0.clone();
+        let (sender, requests) = Sender::split(request);
         let answers = stream::try_unfold(
-            (request.into_inner(), handle),
-            move |(mut requests, handle)| async move {
+            (requests, self.clone(), sender),
+            move |(mut requests, service, sender)| async move {
                 let Some(request) = requests.message().await? else {
                     return Ok(None);
                 };
-                let result = handle.renew(request.id, forwarded).await;
+                let handle = &service.0;
+                let result = service.renew(request.id, forwarded, &sender).await;
                 handle.calls().count(
                     "Lease",
                     "LeaseKeepAlive",
@@ -176,7 +185,7 @@ impl lease_server::Lease for LeaseService {
                     id: request.id,
                     ttl,
                 };
-                Ok(Some((response, (requests, handle))))
+                Ok(Some((response, (requests, service, sender))))
             },
         );
         Ok(Response::new(Box::pin(answers)))
@@ -187,27 +196,38 @@ impl lease_server::Lease for LeaseService {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Answer<LeaseTimeToLiveResponse> {
         let forwarded = request.metadata().contains_key(FORWARDED);
-        let result = self
-            .0
-            .time_to_live(request.into_inner(), forwarded)
-            .await
-            .map(|mut response| {
-                response.header = Some(self.0.header(0));
-                response
-            });
-        finish(&self.0, "Lease", "LeaseTimeToLive", result)
+        let result = async {
+            let (sender, request) = Sender::split(request);
+            let caller = self.caller(&sender).await?;
+            if request.keys {
+                self.permit(caller.as_ref(), Access::Read, [request.id])?;
+            }
+            let keys = request.keys;
+            let mut response = self.0.time_to_live(request, forwarded).await?;
+            if keys {
+                self.still_shown_to(caller.as_ref())?;
+            }
+            response.header = Some(self.0.header(0));
+            Ok(response)
+        };
+        finish(&self.0, "Lease", "LeaseTimeToLive", result.await)
     }
 
-    async fn lease_leases(&self, _: Request<LeaseLeasesRequest>) -> Answer<LeaseLeasesResponse> {
+    async fn lease_leases(
+        &self,
+        request: Request<LeaseLeasesRequest>,
+    ) -> Answer<LeaseLeasesResponse> {
         let result = async {
+            self.1.refuse_peers()?;
             self.0.linearize().await?;
-            let leases = self
-                .0
-                .core()?
-                .store()?
-                .leases()
-                .map(|(id, _)| LeaseStatus { id })
-                .collect();
+            let caller = self.0.require_user(&Sender::split(request).0).await?;
+            let core = self.0.core()?;
+            let mut ids: Vec<i64> = core.store()?.leases().map(|(id, _)| id).collect();
+            // The leader knows which ends first.
+            ids.sort_unstable_by_key(|id| (core.lessor.ends_at(*id), *id));
+            drop(core);
+            self.permit(caller.as_ref(), Access::Read, ids.iter().copied())?;
+            let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
             Ok(LeaseLeasesResponse {
                 header: Some(self.0.header(0)),
                 leases,
@@ -218,40 +238,84 @@ impl lease_server::Lease for LeaseService {
 }
 
 impl KvService {
-    async fn read(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+    async fn read(&self, request: RangeRequest, sender: &Sender) -> Result<Found, Status> {
         txn::check_range(&request)?;
         if !request.serializable {
             self.0.linearize().await?;
         }
-        let (mut response, revision) = {
-            let core = self.0.core()?;
-            let store = core.store()?;
-            (store.range(&request)?, store.revision())
+        let caller = self.0.caller(sender).await?;
+        let caller = caller.as_ref();
+        let permit = |store: &Store| {
+            let (key, end) = (&request.key, &request.range_end);
+            store.auth().permit(caller, Access::Read, key, end)
         };
-        response.header = Some(self.0.header(revision));
-        Ok(response)
+        if request.range_end.is_empty() {
+            let (mut response, revision) = {
+                let core = self.0.core()?;
+                let store = core.store()?;
+                permit(store)?;
+                (store.range(&request)?, store.revision())
+            };
+            response.header = Some(self.0.header(revision));
+            return Ok(Found::Small(response));
+        }
+        permit(self.0.core()?.store()?)?;
+        let mut slices = self.0.core()?.store()?.begin_range(request)?;
+        let header = self.0.header(slices.revision());
+        let mut is_small = true;
+        while !self.0.core()?.store()?.read_on(&mut slices)? {
+            is_small = false;
+            tokio::task::yield_now().await;
+        }
+        if self.0.core()?.store()?.auth().is_stale(caller) {
+            return Err(StoreError::AuthOldRevision.into());
+        }
+        if is_small {
+            let mut response = slices.finish();
+            response.header = Some(header);
+            return Ok(Found::Small(response));
+        }
+        // Sorting and encoding would hold up everyone else on this thread.
+        let encode = move || {
+            let mut response = slices.finish();
+            response.header = Some(header);
+            Encoded::new(response)
+        };
+        let encoded = tokio::task::spawn_blocking(encode).await;
+        let stopped = |_| Status::from(StoreError::Stopped);
+        Ok(Found::Large(encoded.map_err(stopped)??))
     }
 
     /// A transaction that writes nothing needs no entry in the log.
-    async fn read_together(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
+    async fn read_together(
+        &self,
+        request: &TxnRequest,
+        sender: &Sender,
+    ) -> Result<TxnResponse, Status> {
         if !txn::is_serializable(request) {
             self.0.linearize().await?;
         }
+        let caller = self.0.caller(sender).await?;
         let (mut response, revision) = {
             let core = self.0.core()?;
             let store = core.store()?;
+            if store.auth().is_enabled() {
+                store.permit_txn(caller.as_ref(), request)?;
+            }
             (store.read_txn(request)?, store.revision())
         };
         response.header = Some(self.0.header(revision));
         Ok(response)
     }
 
-    async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+    async fn transact(&self, request: TxnRequest, sender: &Sender) -> Result<TxnResponse, Status> {
         txn::check_txn(&request, self.0.limits().max_txn_ops)?;
         if txn::reads_only(&request) {
-            return self.read_together(&request).await;
+            return self.read_together(&request, sender).await;
         }
-        let (mut response, revision) = match self.0.write(Command::Txn(request)).await? {
+        let caller = self.0.caller(sender).await?;
+        let command = Command::Txn(request);
+        let (mut response, revision) = match self.0.write(command, caller).await? {
             (Did::Txn(response), revision) => (response, revision),
             _ => return Err(mismatch()),
         };
@@ -262,4 +326,24 @@ impl KvService {
 
 fn mismatch() -> Status {
     Status::internal("the answer belongs to another kind of request")
+}
+
+/// The answer to a read.
+enum Found {
+    Small(RangeResponse),
+    /// Encoded already, on another thread.
+    Large(Encoded),
+}
+
+impl Found {
+    fn into_answer(self) -> Response<RangeResponse> {
+        match self {
+            Self::Small(response) => Response::new(response),
+            Self::Large(encoded) => {
+                let mut answer = Response::new(RangeResponse::default());
+                answer.extensions_mut().insert(encoded);
+                answer
+            }
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! The Watch service: many watchers on one stream, fed from the hub as fast as the client reads.
 //!
-//! Not here: which events a watcher is owed (`watch`).
+//! Not here: which events a watcher is owed (`watch`), who may watch what (`judge`), how much may wait for the client
+//! (`outlet`).
+
+mod judge;
+mod outlet;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -8,22 +12,18 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::Stream;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::apply::Store;
 use crate::errors::StoreError;
-use crate::handle::{Handle, WatchStream};
+use crate::handle::{Handle, Sender, WatchStream};
 use crate::pb::etcd::watch_request::RequestUnion;
 use crate::pb::etcd::{watch_server, WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::watch::{Taken, WatcherId};
+use outlet::Outlet;
 
-/// Responses that may wait for a client that reads slowly; more wait in the hub, and then in history.
-const MAX_WAITING_RESPONSES: usize = 16;
-/// How often progress is told to who asked for it (etcd's default).
-const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 /// How often a stream looks for a lost leader, and whether progress that was asked for can be told.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Looks without a leader before a stream that requires one ends.
@@ -36,17 +36,25 @@ pub struct WatchService(pub Handle);
 struct Watcher {
     id: WatcherId,
     progress_notify: bool,
+    fragment: bool,
+    /// What it shows, and to whom: that is judged again when users or roles change.
+    key: Bytes,
+    range_end: Bytes,
+    user: Option<String>,
 }
 
 /// One stream.
 struct Session {
     handle: Handle,
     stream: Arc<WatchStream>,
-    responses: mpsc::Sender<Result<WatchResponse, Status>>,
+    outlet: Outlet,
     watchers: HashMap<i64, Watcher>,
     by_watcher: HashMap<WatcherId, i64>,
     next_id: i64,
     progress_asked: bool,
+    sender: Sender,
+    /// Of users and roles when the watchers were judged.
+    epoch: u64,
 }
 
 #[tonic::async_trait]
@@ -64,34 +72,30 @@ impl watch_server::Watch for WatchService {
         if requires_leader && !self.0.has_leader() {
             return Err(StoreError::NoLeader.into());
         }
-        let (responses, out) = mpsc::channel(MAX_WAITING_RESPONSES);
+        let (sender, requests) = Sender::split(request);
+        let (outlet, out) = Outlet::new(self.0.limits().message_bytes());
         let mut session = Session {
             handle: self.0.clone(),
             stream: Arc::default(),
-            responses,
+            outlet,
             watchers: HashMap::new(),
             by_watcher: HashMap::new(),
             next_id: 0,
             progress_asked: false,
+            sender,
+            epoch: self.0.core()?.store()?.auth().epoch(),
         };
-        let requests = request.into_inner();
         tokio::spawn(async move {
             let result = session.run(requests, requires_leader).await;
             let code = result.as_ref().err().map_or(Code::Ok, Status::code);
             session.handle.calls().count("Watch", "Watch", code);
             if let Err(status) = result {
-                // A client that is gone needs no reason.
-                let _ = session.responses.send(Err(status)).await;
+                session.outlet.fail(status).await;
             }
             session.close();
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+        Ok(Response::new(Box::pin(out)))
     }
-}
-
-/// The client went away; no status reaches it.
-fn gone() -> Status {
-    Status::cancelled("the client closed the stream")
 }
 
 impl Session {
@@ -101,7 +105,7 @@ impl Session {
         requires_leader: bool,
     ) -> Result<(), Status> {
         let mut look = tokio::time::interval(LOOK_EVERY);
-        let mut progress = tokio::time::interval(PROGRESS_EVERY);
+        let mut progress = tokio::time::interval(self.handle.limits().progress_every);
         progress.reset();
         let stream = self.stream.clone();
         let mut leaderless = 0;
@@ -114,7 +118,7 @@ impl Session {
                     None => half_closed = true,
                 },
                 () = stream.notify.notified() => {}
-                () = self.responses.closed() => return Err(gone()),
+                status = self.outlet.closed() => return Err(status),
                 _ = look.tick(), if requires_leader || self.progress_asked => {
                     leaderless = if self.handle.has_leader() { 0 } else { leaderless + 1 };
                     if requires_leader && leaderless > LOOKS_WITHOUT_LEADER {
@@ -136,7 +140,7 @@ impl Session {
     }
 
     async fn send(&self, response: WatchResponse) -> Result<(), Status> {
-        self.responses.send(Ok(response)).await.map_err(|_| gone())
+        self.outlet.send(response).await
     }
 
     async fn take(&mut self, request: WatchRequest) -> Result<(), Status> {
@@ -158,7 +162,8 @@ impl Session {
                 .await
             }
             Some(RequestUnion::ProgressRequest(_)) => {
-                self.progress_asked = true;
+                // Where nothing is watched there is no progress to tell, and etcd tells none.
+                self.progress_asked = !self.watchers.is_empty();
                 Ok(())
             }
             None => Ok(()),
@@ -170,13 +175,11 @@ impl Session {
             // Etcd's rule: no key is the smallest key.
             create.key = vec![0].into();
         }
-        let header = Some(self.handle.header(0));
-        if create.watch_id != 0 && self.watchers.contains_key(&create.watch_id) {
-            let cancel_reason = "mvcc: duplicate watch ID provided on the WatchStream".to_owned();
-            let watch_id = -1;
+        let caller = self.handle.caller(&self.sender).await;
+        if let Some(cancel_reason) = self.refusal(&create, &caller)? {
             let refused = WatchResponse {
-                header,
-                watch_id,
+                header: Some(self.handle.header(0)),
+                watch_id: -1,
                 created: true,
                 canceled: true,
                 cancel_reason,
@@ -195,6 +198,7 @@ impl Session {
         };
         let id = {
             let mut core = self.handle.core()?;
+            // Judged in the same turn: nobody has changed users since.
             let revision = core.store()?.revision();
             let id = core.hub.create(&create, revision);
             core.streams.insert(id, self.stream.clone());
@@ -205,11 +209,15 @@ impl Session {
             Watcher {
                 id,
                 progress_notify: create.progress_notify,
+                fragment: create.fragment,
+                key: create.key,
+                range_end: create.range_end,
+                user: caller.ok().flatten().map(|caller| caller.user),
             },
         );
         self.by_watcher.insert(id, watch_id);
         self.send(WatchResponse {
-            header,
+            header: Some(self.handle.header(0)),
             watch_id,
             created: true,
             ..Default::default()
@@ -219,15 +227,28 @@ impl Session {
         Ok(())
     }
 
+    /// Why no store would take such a watch, in etcd's words.
+    fn contradiction(&self, create: &WatchCreateRequest) -> Option<String> {
+        let end = &create.range_end;
+        if !end.is_empty() && end.as_ref() != [0] && create.key >= *end {
+            return Some("mvcc: watcher range is empty".to_owned());
+        }
+        (create.watch_id != 0 && self.watchers.contains_key(&create.watch_id))
+            .then(|| "mvcc: duplicate watch ID provided on the WatchStream".to_owned())
+    }
+
     /// Sends what the hub holds for this stream; waits where the client reads slowly.
     async fn deliver(&mut self) -> Result<(), Status> {
+        self.judge_again().await?;
         loop {
             if self.stream.closed.load(Ordering::Relaxed) {
                 // What came since follows a gap.
                 return Ok(());
             }
-            let next = self.stream.ready.lock().map_err(|_| gone())?.pop_first();
+            let ready = self.stream.ready.lock();
+            let next = ready.ok().and_then(|mut ready| ready.pop_first());
             let Some(id) = next else { return Ok(()) };
+            self.judge_again().await?;
             let (taken, more) = {
                 let mut core = self.handle.core()?;
                 let taken = core.hub.take(id);
@@ -240,23 +261,26 @@ impl Session {
                 continue;
             };
             match taken {
-                Some(Taken::Events(batches)) => {
-                    let revision = batches.last().map_or(0, |b| b.revision);
+                Some(Taken::Events { batches, revision }) => {
                     let events = batches.into_iter().flat_map(|b| b.events).collect();
                     let header = Some(self.handle.header(revision));
-                    self.send(WatchResponse {
+                    let response = WatchResponse {
                         header,
                         watch_id,
                         events,
                         ..Default::default()
-                    })
-                    .await?;
+                    };
+                    if self.watchers.get(&watch_id).is_some_and(|w| w.fragment) {
+                        self.outlet.send_split(response).await?;
+                    } else {
+                        self.send(response).await?;
+                    }
                 }
                 Some(Taken::Compacted(compact_revision)) => {
                     self.watchers.remove(&watch_id);
                     self.by_watcher.remove(&id);
                     self.forget(id)?;
-                    let header = Some(self.handle.header(0));
+                    let header = Some(self.handle.header_without_revision());
                     let canceled = true;
                     self.send(WatchResponse {
                         header,
@@ -336,3 +360,7 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "rpc_watch_tests.rs"]
+mod tests;

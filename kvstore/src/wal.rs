@@ -139,7 +139,8 @@ impl<D: Disk> Wal<D> {
         })
     }
 
-    /// Makes these durable: one write, one sync. Returns the number of the last.
+    /// Makes these durable: one write, one sync. Returns the number of the last. After [`WalError::NoSpace`] the same
+    /// batch may be tried again.
     pub fn append(&mut self, batch: &[Append]) -> Result<u64, WalError> {
         if self.length >= self.segment_bytes {
             let next = self.segments.last().map_or(1, |s| s.number + 1);
@@ -191,12 +192,18 @@ impl<D: Disk> Wal<D> {
             number,
             last_index: 0,
         });
-        self.length = 0;
+        let before = std::mem::replace(&mut self.length, 0);
         let mut body = Vec::new();
         record::put_header(&mut body, VERSION, self.identity);
         record::put_start(&mut body, self.last);
         record::put_hard_state(&mut body, &self.hard_state);
-        self.write_frame(&body)
+        let begun = self.write_frame(&body);
+        if begun.is_err() {
+            // On a full disk the append that wanted it is tried again, and begins it anew.
+            self.segments.pop();
+            self.length = before;
+        }
+        begun
     }
 
     fn write_frame(&mut self, body: &[u8]) -> Result<(), WalError> {
@@ -287,17 +294,9 @@ impl<D: Disk> Wal<D> {
         let name = segment_name(number);
         found.cut = Some((name.clone(), length));
         if length == 0 {
-            // The crash came while the segment was begun: nothing in it was ever acknowledged.
+            // The crash came while the segment was begun: nothing in it was ever acknowledged. The one before it is full,
+            // so the next append begins it anew; not the start, which a full disk would end.
             self.disk.remove(&name)?;
-            if !self.segments.is_empty() {
-                let hard_state = found.hard_state;
-                self.hard_state = hard_state;
-                self.last = found
-                    .entries
-                    .last()
-                    .map_or(found.start, |e| (e.index, e.term));
-                return self.roll(number);
-            }
             return Ok(());
         }
         self.disk.truncate(&name, length)?;

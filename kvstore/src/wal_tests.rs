@@ -6,22 +6,37 @@ use std::io;
 use super::*;
 use crate::log::Entry;
 
+/// A disk, and whether it has no room for more.
 #[derive(Default, Clone)]
-struct Memory(BTreeMap<String, Vec<u8>>);
+struct Memory {
+    files: BTreeMap<String, Vec<u8>>,
+    full: bool,
+}
+
+impl Memory {
+    fn room(&self) -> io::Result<()> {
+        if self.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
 
 impl Disk for Memory {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.0.keys().cloned().collect())
+        Ok(self.files.keys().cloned().collect())
     }
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        Ok(self.0[name].clone())
+        Ok(self.files[name].clone())
     }
     fn create(&mut self, name: &str) -> io::Result<()> {
-        assert!(self.0.insert(name.to_owned(), Vec::new()).is_none());
+        self.room()?;
+        assert!(self.files.insert(name.to_owned(), Vec::new()).is_none());
         Ok(())
     }
     fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let file = self.0.get_mut(name).unwrap();
+        self.room()?;
+        let file = self.files.get_mut(name).unwrap();
         assert!(file[offset as usize..].iter().all(|&byte| byte == 0));
         file.truncate(offset as usize);
         file.extend_from_slice(bytes);
@@ -31,11 +46,11 @@ impl Disk for Memory {
         Ok(())
     }
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
-        self.0.get_mut(name).unwrap().truncate(length as usize);
+        self.files.get_mut(name).unwrap().truncate(length as usize);
         Ok(())
     }
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.0.remove(name);
+        self.files.remove(name);
         Ok(())
     }
 }
@@ -101,7 +116,7 @@ fn later_entries_overwrite_earlier_ones() {
 #[test]
 fn a_tail_torn_anywhere_is_cut_and_the_rest_is_kept() {
     let disk = written(1 << 20);
-    let (name, bytes) = disk.0.first_key_value().unwrap();
+    let (name, bytes) = disk.files.first_key_value().unwrap();
     let before = open(disk.clone()).unwrap();
     let mut last_frame = bytes.len() - 1;
     while bytes[last_frame..last_frame + 4.min(bytes.len() - last_frame)] != MAGIC {
@@ -109,7 +124,7 @@ fn a_tail_torn_anywhere_is_cut_and_the_rest_is_kept() {
     }
     for length in last_frame + 1..bytes.len() {
         let mut torn = disk.clone();
-        torn.0.get_mut(name).unwrap().truncate(length);
+        torn.files.get_mut(name).unwrap().truncate(length);
         let (wal, found) = Wal::open(torn, ME).unwrap();
         assert_eq!(found.entries[..], before.entries[..19]);
         assert_eq!(found.cut, Some((name.clone(), last_frame as u64)));
@@ -123,17 +138,20 @@ fn a_tail_torn_anywhere_is_cut_and_the_rest_is_kept() {
 fn zeros_behind_the_last_frame_are_its_end_and_are_written_over() {
     let mut disk = written(1 << 20);
     let (name, bytes) = disk
-        .0
+        .files
         .first_key_value()
         .map(|(n, b)| (n.clone(), b.clone()))
         .unwrap();
-    disk.0.get_mut(&name).unwrap().resize(bytes.len() + 500, 0);
+    disk.files
+        .get_mut(&name)
+        .unwrap()
+        .resize(bytes.len() + 500, 0);
     let (mut wal, found) = Wal::open(disk.clone(), ME).unwrap();
     assert_eq!((found.entries.len(), found.cut), (20, None));
     wal.append(&[append(vec![entry(21, 1)], 1)]).unwrap();
     assert_eq!(open(wal.into_disk()).unwrap().entries[20], entry(21, 1));
     // A last frame of which only a later part reached the disk.
-    let torn = disk.0.get_mut(&name).unwrap();
+    let torn = disk.files.get_mut(&name).unwrap();
     let last = bytes.windows(4).rposition(|w| w == MAGIC).unwrap();
     torn[last..last + 20].fill(0);
     let (mut wal, found) = Wal::open(disk, ME).unwrap();
@@ -148,10 +166,10 @@ fn zeros_behind_the_last_frame_are_its_end_and_are_written_over() {
 #[test]
 fn a_byte_changed_before_the_last_frame_is_an_error_that_says_where() {
     let disk = written(1 << 20);
-    let (name, bytes) = disk.0.first_key_value().unwrap();
+    let (name, bytes) = disk.files.first_key_value().unwrap();
     for at in (0..bytes.len() - 100).step_by(7) {
         let mut damaged = disk.clone();
-        damaged.0.get_mut(name).unwrap()[at] ^= 0x40;
+        damaged.files.get_mut(name).unwrap()[at] ^= 0x40;
         match open(damaged) {
             Err(WalError::Damaged { file, offset, .. }) => {
                 assert!(&file == name && offset as usize <= at)
@@ -164,14 +182,14 @@ fn a_byte_changed_before_the_last_frame_is_an_error_that_says_where() {
 #[test]
 fn a_frame_in_a_wrong_place_is_damage() {
     let disk = written(300);
-    let names: Vec<String> = disk.0.keys().cloned().collect();
+    let names: Vec<String> = disk.files.keys().cloned().collect();
     let mut swapped = disk.clone();
     swapped
-        .0
-        .insert(names[1].clone(), disk.0[&names[2]].clone());
+        .files
+        .insert(names[1].clone(), disk.files[&names[2]].clone());
     assert!(matches!(open(swapped), Err(WalError::Damaged { .. })));
     let mut missing = disk;
-    missing.0.remove(&names[1]);
+    missing.files.remove(&names[1]);
     assert!(matches!(open(missing), Err(WalError::Damaged { .. })));
 }
 
@@ -197,13 +215,17 @@ fn segments_go_when_the_state_has_them_and_the_start_is_known() {
 }
 
 #[test]
-fn a_segment_torn_at_its_birth_is_begun_anew() {
+fn a_segment_torn_at_its_birth_is_begun_anew_when_there_is_room() {
     let mut disk = written(300);
-    let last = disk.0.keys().next_back().unwrap().clone();
+    let last = disk.files.keys().next_back().unwrap().clone();
     let next = segment_name(segment_number(&last).unwrap() + 1);
-    disk.0.insert(next.clone(), MAGIC.to_vec());
+    disk.files.insert(next.clone(), MAGIC.to_vec());
+    disk.full = true;
     let (mut wal, found) = Wal::open_with(disk, ME, 300).unwrap();
     assert_eq!(found.entries.len(), 20);
+    let refused = wal.append(&[append(vec![entry(21, 1)], 1)]);
+    assert!(matches!(refused, Err(WalError::NoSpace(_))));
+    wal.disk.full = false;
     wal.append(&[append(vec![entry(21, 1)], 1)]).unwrap();
     assert_eq!(open(wal.into_disk()).unwrap().entries.len(), 21);
 }

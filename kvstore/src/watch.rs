@@ -2,6 +2,7 @@
 //!
 //! No sockets here: what a watcher is owed waits in it until the stream that it belongs to takes it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
@@ -9,14 +10,20 @@ use bytes::Bytes;
 use crate::apply::{RevisionEvents, Store};
 use crate::errors::StoreError;
 use crate::mvcc::{Change, KeyRange};
-use crate::pb::etcd::event::EventType;
 use crate::pb::etcd::watch_create_request::FilterType;
-use crate::pb::etcd::{Event, KeyValue, WatchCreateRequest};
+use crate::pb::etcd::{Event, WatchCreateRequest};
 
 /// Revisions that one watcher catches up in one turn.
 const CATCH_UP_REVISIONS: i64 = 1_000;
-/// Events that may wait in one watcher before it is put back among those that catch up.
+/// Bytes of history that one watcher is handed in one turn, about.
+const CATCH_UP_BYTES: usize = 1024 * 1024;
+/// Events, and bytes of them, that may wait in one watcher before it is put back among those that catch up.
 const MAX_WAITING_EVENTS: usize = 4_096;
+const MAX_WAITING_BYTES: usize = 1024 * 1024;
+/// Bytes that may wait in all watchers; then those that hold most are put back, until so little waits that it takes a
+/// while to come to this again.
+const MAX_WAITING_BYTES_IN_ALL: usize = 64 * 1024 * 1024;
+const CALM_WAITING_BYTES_IN_ALL: usize = MAX_WAITING_BYTES_IN_ALL / 2;
 
 /// A watcher, unique in this member's life.
 pub type WatcherId = u64;
@@ -31,6 +38,11 @@ struct Watcher {
     synced: bool,
     waiting: Vec<Batch>,
     waiting_events: usize,
+    /// The revision of the store when the last of what waits was found.
+    found_at: i64,
+    waiting_bytes: usize,
+    /// While it is behind: whether its stream has taken what it had, so that it may be handed history.
+    hungry: bool,
     compacted: Option<i64>,
 }
 
@@ -44,7 +56,8 @@ pub struct Batch {
 /// What a stream takes from a watcher.
 #[derive(Debug, PartialEq)]
 pub enum Taken {
-    Events(Vec<Batch>),
+    /// `revision`: the store's when the last of them was found.
+    Events { batches: Vec<Batch>, revision: i64 },
     /// What it asked for is gone; the watcher is removed.
     Compacted(i64),
 }
@@ -58,6 +71,9 @@ pub struct Hub {
     behind: BTreeSet<WatcherId>,
     ready: BTreeSet<WatcherId>,
     last: WatcherId,
+    /// The watcher that was brought nearer last; the next one's turn comes after it.
+    served: WatcherId,
+    waiting_bytes: usize,
 }
 
 impl Hub {
@@ -87,6 +103,9 @@ impl Hub {
             synced,
             waiting: Vec::new(),
             waiting_events: 0,
+            found_at: 0,
+            waiting_bytes: 0,
+            hungry: true,
             compacted: None,
         };
         self.watchers.insert(id, watcher);
@@ -98,6 +117,7 @@ impl Hub {
         let Some(watcher) = self.watchers.remove(&id) else {
             return false;
         };
+        self.waiting_bytes -= watcher.waiting_bytes;
         if let KeyRange::One(key) = &watcher.range {
             if let Some(ids) = self.exact.get_mut(key) {
                 ids.retain(|other| *other != id);
@@ -127,11 +147,13 @@ impl Hub {
 
     /// Hand a revision's events to those who are up to date; the others find it in history.
     pub fn publish(&mut self, events: &RevisionEvents) {
+        self.bound();
         for change in &events.changes {
-            if let Some(ids) = self.exact.get(&change.kv.key) {
+            let key = change.kv.key();
+            if let Some(ids) = self.exact.get(key) {
                 for id in ids {
                     if let Some(watcher) = self.watchers.get_mut(id) {
-                        offer(
+                        self.waiting_bytes += offer(
                             *id,
                             watcher,
                             events.revision,
@@ -143,12 +165,8 @@ impl Hub {
                 }
             }
             for id in &self.ranges {
-                if let Some(watcher) = self
-                    .watchers
-                    .get_mut(id)
-                    .filter(|w| w.range.contains(&change.kv.key))
-                {
-                    offer(
+                if let Some(watcher) = self.watchers.get_mut(id).filter(|w| w.range.contains(key)) {
+                    self.waiting_bytes += offer(
                         *id,
                         watcher,
                         events.revision,
@@ -161,21 +179,49 @@ impl Hub {
         }
     }
 
+    /// Keeps what waits in all watchers bounded: past the bound those that hold most, since they are read from slowest,
+    /// let go of it, and find it in history once their streams come for it.
+    fn bound(&mut self) {
+        if self.waiting_bytes <= MAX_WAITING_BYTES_IN_ALL {
+            return;
+        }
+        let mut slowest: Vec<_> = self.watchers.iter_mut().collect();
+        slowest.sort_unstable_by_key(|(_, watcher)| Reverse(watcher.waiting_bytes));
+        for (id, watcher) in slowest {
+            if self.waiting_bytes <= CALM_WAITING_BYTES_IN_ALL {
+                return;
+            }
+            let Some(first) = watcher.waiting.first() else {
+                continue;
+            };
+            watcher.fall_behind(first.revision);
+            watcher.waiting = Vec::new();
+            self.waiting_bytes -= watcher.waiting_bytes;
+            (watcher.waiting_events, watcher.waiting_bytes) = (0, 0);
+            self.behind.insert(*id);
+        }
+    }
+
     /// Whether some watcher is behind.
     #[must_use]
     pub fn lags(&self) -> bool {
         !self.behind.is_empty()
     }
 
-    /// Bring one watcher that is behind a slice nearer; call again while [`Self::lags`] and there is time.
+    /// Bring one watcher that is behind a slice nearer, each in its turn; call again while [`Self::lags`] and there is
+    /// time.
     ///
     /// # Errors
     /// When history can't be read from disk.
     pub fn catch_up(&mut self, store: &Store) -> Result<(), StoreError> {
+        self.bound();
         let current = store.revision();
-        let Some(id) = self.behind.iter().copied().find(|id| self.has_room(*id)) else {
+        let later = self.behind.range(self.served + 1..);
+        let mut turns = later.chain(self.behind.range(..=self.served)).copied();
+        let Some(id) = turns.find(|id| self.is_hungry(*id)) else {
             return Ok(());
         };
+        self.served = id;
         let Some(watcher) = self.watchers.get_mut(&id) else {
             self.behind.remove(&id);
             return Ok(());
@@ -188,12 +234,16 @@ impl Hub {
         }
         let to = current.min(watcher.next + CATCH_UP_REVISIONS - 1);
         if watcher.next <= to {
-            let changes = store.history(&watcher.range, watcher.next, to, watcher.prev_kv)?;
+            let (from, prev) = (watcher.next, watcher.prev_kv);
+            let (changes, reached) =
+                store.history(&watcher.range, from, to, prev, CATCH_UP_BYTES)?;
             for change in &changes {
-                push(watcher, change.kv.mod_revision, change);
+                self.waiting_bytes += push(watcher, change.kv.fields().mod_revision, change);
             }
-            watcher.next = to + 1;
+            watcher.next = reached + 1;
+            watcher.found_at = current;
             if !watcher.waiting.is_empty() {
+                watcher.hungry = false;
                 self.ready.insert(id);
             }
         }
@@ -204,16 +254,14 @@ impl Hub {
         Ok(())
     }
 
-    fn has_room(&self, id: WatcherId) -> bool {
-        self.watchers
-            .get(&id)
-            .is_none_or(|w| w.waiting_events < MAX_WAITING_EVENTS)
+    fn is_hungry(&self, id: WatcherId) -> bool {
+        self.watchers.get(&id).is_none_or(|w| w.hungry)
     }
 
     /// Whether some watcher that is behind may be brought nearer now.
     #[must_use]
     pub fn can_catch_up(&self) -> bool {
-        self.behind.iter().any(|id| self.has_room(*id))
+        self.behind.iter().any(|id| self.is_hungry(*id))
     }
 
     /// Watchers with something to take.
@@ -226,13 +274,18 @@ impl Hub {
     pub fn take(&mut self, id: WatcherId) -> Option<Taken> {
         self.ready.remove(&id);
         let watcher = self.watchers.get_mut(&id)?;
+        watcher.hungry = true;
         if !watcher.waiting.is_empty() {
-            watcher.waiting_events = 0;
+            self.waiting_bytes -= watcher.waiting_bytes;
+            (watcher.waiting_events, watcher.waiting_bytes) = (0, 0);
             let taken = std::mem::take(&mut watcher.waiting);
             if watcher.compacted.is_some() {
                 self.ready.insert(id);
             }
-            return Some(Taken::Events(taken));
+            return Some(Taken::Events {
+                batches: taken,
+                revision: watcher.found_at,
+            });
         }
         let compacted = watcher.compacted?;
         self.cancel(id);
@@ -248,6 +301,14 @@ impl Hub {
     }
 }
 
+impl Watcher {
+    /// It is owed what history has from this revision on, once its stream comes for it.
+    fn fall_behind(&mut self, next: i64) {
+        (self.synced, self.hungry, self.next) = (false, false, next);
+    }
+}
+
+/// Hands a change to a watcher; the bytes that it holds more now.
 fn offer(
     id: WatcherId,
     watcher: &mut Watcher,
@@ -255,52 +316,43 @@ fn offer(
     change: &Change,
     ready: &mut BTreeSet<WatcherId>,
     behind: &mut BTreeSet<WatcherId>,
-) {
+) -> usize {
     if !watcher.synced || revision < watcher.next {
-        return;
+        return 0;
     }
     let begun = watcher
         .waiting
         .last()
         .is_some_and(|batch| batch.revision == revision);
-    if watcher.waiting_events >= MAX_WAITING_EVENTS && !begun {
+    let full =
+        watcher.waiting_events >= MAX_WAITING_EVENTS || watcher.waiting_bytes >= MAX_WAITING_BYTES;
+    if full && !begun {
         // It reads too slowly: what follows comes from history, so that memory stays bounded.
-        watcher.synced = false;
-        watcher.next = revision;
+        watcher.fall_behind(revision);
         behind.insert(id);
-        return;
+        return 0;
     }
-    push(watcher, revision, change);
+    let bytes = push(watcher, revision, change);
+    watcher.found_at = revision;
     if !watcher.waiting.is_empty() {
         ready.insert(id);
     }
+    bytes
 }
 
-fn push(watcher: &mut Watcher, revision: i64, change: &Change) {
+fn push(watcher: &mut Watcher, revision: i64, change: &Change) -> usize {
     let filter = if change.deleted {
         FilterType::Nodelete
     } else {
         FilterType::Noput
     };
     if watcher.filters.contains(&filter) {
-        return;
+        return 0;
     }
-    let kind = if change.deleted {
-        EventType::Delete
-    } else {
-        EventType::Put
-    };
-    let prev_kv: Option<KeyValue> = if watcher.prev_kv {
-        change.prev.as_deref().cloned()
-    } else {
-        None
-    };
-    let event = Event {
-        r#type: kind.into(),
-        kv: Some((*change.kv).clone()),
-        prev_kv,
-    };
+    let event = change.event(watcher.prev_kv);
+    let bytes = change.size();
     watcher.waiting_events += 1;
+    watcher.waiting_bytes += bytes;
     match watcher.waiting.last_mut() {
         Some(batch) if batch.revision == revision => batch.events.push(event),
         _ => watcher.waiting.push(Batch {
@@ -308,6 +360,7 @@ fn push(watcher: &mut Watcher, revision: i64, change: &Change) {
             events: vec![event],
         }),
     }
+    bytes
 }
 
 #[cfg(test)]

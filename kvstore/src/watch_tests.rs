@@ -17,7 +17,7 @@ fn take_all(hub: &mut Hub, watched: &mut BTreeMap<WatcherId, Seen>) {
     for id in hub.ready() {
         let seen = watched.get_mut(&id).unwrap();
         match hub.take(id) {
-            Some(Taken::Events(batches)) => {
+            Some(Taken::Events { batches, .. }) => {
                 for batch in batches {
                     let last = seen.events.last().map_or(seen.next - 1, |event| event.0);
                     assert!(batch.revision > last, "repeated, split or out of order");
@@ -93,11 +93,10 @@ fn watches_leave_nothing_out_repeat_nothing_and_split_no_revision() {
                 take_all(&mut hub, &mut watched);
             }
         }
-        while hub.can_catch_up() {
+        while hub.can_catch_up() || !hub.ready().is_empty() {
             hub.catch_up(&store).unwrap();
+            take_all(&mut hub, &mut watched);
         }
-        take_all(&mut hub, &mut watched);
-        take_all(&mut hub, &mut watched);
         for seen in watched.values() {
             let expected: Vec<_> = model
                 .changes
@@ -115,4 +114,154 @@ fn watches_leave_nothing_out_repeat_nothing_and_split_no_revision() {
             }
         }
     }
+}
+
+const LARGE: usize = 256 * 1024;
+
+/// Puts of values of `bytes` each, one a revision.
+fn write(store: &mut Store, hub: &mut Hub, count: u64, bytes: usize) {
+    for _ in 0..count {
+        let put = crate::pb::etcd::PutRequest {
+            key: "k".into(),
+            value: vec![7; bytes].into(),
+            ..Default::default()
+        };
+        let command = crate::command::Command::Put(put);
+        store.apply(store.applied().0 + 1, 1, vec![proposal(command)]);
+        for events in store.take_events() {
+            hub.publish(&events);
+        }
+        while hub.can_catch_up() {
+            hub.catch_up(store).unwrap();
+        }
+    }
+}
+
+fn held(hub: &Hub) -> usize {
+    let batches = hub.watchers.values().flat_map(|w| &w.waiting);
+    let events = batches.flat_map(|batch| &batch.events);
+    let sizes = events.flat_map(|event| &event.kv).map(|kv| kv.value.len());
+    sizes.sum()
+}
+
+#[test]
+fn watchers_that_nobody_reads_hold_little_and_lose_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&root.path().join("state")).unwrap();
+    let mut hub = Hub::default();
+    let request = WatchCreateRequest {
+        key: "k".into(),
+        ..Default::default()
+    };
+    let first = store.revision() + 1;
+    let id = hub.create(&request, store.revision());
+    write(&mut store, &mut hub, 40, LARGE);
+    assert!(held(&hub) <= MAX_WAITING_BYTES + LARGE);
+    let late = WatchCreateRequest {
+        start_revision: first,
+        ..request.clone()
+    };
+    let ids: Vec<_> = (0..100)
+        .map(|_| hub.create(&late, store.revision()))
+        .collect();
+    write(&mut store, &mut hub, 1, LARGE);
+    assert!(held(&hub) <= MAX_WAITING_BYTES_IN_ALL + 2 * CATCH_UP_BYTES);
+    let mut seen: BTreeMap<WatcherId, Vec<i64>> = BTreeMap::new();
+    while hub.can_catch_up() || !hub.ready().is_empty() {
+        for id in hub.ready() {
+            if let Some(Taken::Events { batches, .. }) = hub.take(id) {
+                let revisions = batches.iter().map(|batch| batch.revision);
+                seen.entry(id).or_default().extend(revisions);
+            }
+        }
+        hub.catch_up(&store).unwrap();
+    }
+    let all: Vec<i64> = (first..=store.revision()).collect();
+    assert!(ids.iter().chain([&id]).all(|id| seen[id] == all));
+    assert_eq!((held(&hub), hub.waiting_bytes), (0, 0));
+}
+
+#[test]
+fn small_events_that_nobody_takes_are_bounded_by_what_they_take_themselves() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&root.path().join("state")).unwrap();
+    let mut hub = Hub::default();
+    let request = WatchCreateRequest {
+        key: "k".into(),
+        ..Default::default()
+    };
+    let watchers = 100;
+    for _ in 0..watchers {
+        hub.create(&request, store.revision());
+    }
+    let mut most = 0;
+    for _ in 0..MAX_WAITING_EVENTS {
+        write(&mut store, &mut hub, 1, 1);
+        let waiting: usize = hub.watchers.values().map(|w| w.waiting_events).sum();
+        most = most.max(waiting * std::mem::size_of::<Event>());
+    }
+    let turn = watchers * std::mem::size_of::<Event>();
+    assert!(most <= MAX_WAITING_BYTES_IN_ALL + turn, "{most}");
+}
+
+#[test]
+fn the_watchers_that_are_read_from_slowest_go_to_history_first() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&root.path().join("state")).unwrap();
+    let mut hub = Hub::default();
+    let request = WatchCreateRequest {
+        key: "k".into(),
+        ..Default::default()
+    };
+    let ids: Vec<_> = (0..100)
+        .map(|_| hub.create(&request, store.revision()))
+        .collect();
+    let (fast, slow) = ids.split_at(20);
+    while hub.behind.is_empty() {
+        fast.iter().for_each(|id| drop(hub.take(*id)));
+        write(&mut store, &mut hub, 2, LARGE);
+    }
+    assert!(hub.behind.iter().all(|id| slow.contains(id)));
+    let all: usize = hub.watchers.values().map(|w| w.waiting_bytes).sum();
+    assert!(all == hub.waiting_bytes && all <= MAX_WAITING_BYTES_IN_ALL);
+}
+
+#[test]
+fn watchers_catch_up_in_turns() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&root.path().join("state")).unwrap();
+    let mut hub = Hub::default();
+    let first = store.revision() + 1;
+    write(&mut store, &mut hub, 2 * CATCH_UP_REVISIONS as u64, 1);
+    let ids = ["nothing", "k"].map(|key| {
+        let request = WatchCreateRequest {
+            key: key.into(),
+            start_revision: first,
+            ..Default::default()
+        };
+        hub.create(&request, store.revision())
+    });
+    hub.catch_up(&store).unwrap();
+    assert!(hub.ready().is_empty() && hub.is_hungry(ids[0]));
+    hub.catch_up(&store).unwrap();
+    assert_eq!(hub.ready(), [ids[1]]);
+}
+
+#[test]
+fn a_watcher_that_reads_too_late_is_told_of_the_compaction() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&root.path().join("state")).unwrap();
+    let mut hub = Hub::default();
+    let request = WatchCreateRequest {
+        key: "k".into(),
+        ..Default::default()
+    };
+    let id = hub.create(&request, store.revision());
+    write(&mut store, &mut hub, 20, LARGE);
+    let compacted = store.revision();
+    let command = crate::command::Command::Compact(compacted);
+    store.apply(store.applied().0 + 1, 1, vec![proposal(command)]);
+    assert!(matches!(hub.take(id), Some(Taken::Events { .. })));
+    hub.catch_up(&store).unwrap();
+    assert_eq!(hub.take(id), Some(Taken::Compacted(compacted)));
 }

@@ -94,6 +94,7 @@ fn apply(store: &mut Store, command: Command) -> Result<Response, StoreError> {
         origin: 1,
         request_id: index,
         command: Some(command),
+        caller: None,
     };
     store.apply(index, 1, vec![proposal]).remove(0).result
 }
@@ -158,7 +159,7 @@ fn it_answers_as_the_naive_model_does_at_every_revision_and_after_a_restart() {
                     }
                 }
                 18 if turn % 5 == 0 => {
-                    store.flush();
+                    store.flush().unwrap();
                     let (hash, revision) = (store.hash().unwrap(), store.revision());
                     drop(store);
                     store = Store::open(&dir.path().join("state")).unwrap();
@@ -194,17 +195,18 @@ fn it_answers_as_the_naive_model_does_at_every_revision_and_after_a_restart() {
                 }
             }
             assert_eq!(store.revision(), model.revision);
+            store.sweep();
             store
                 .take_events()
                 .iter()
                 .for_each(|events| hub.publish(events));
             if random.below(3) == 0 {
-                while let Some(Taken::Events(batches)) = hub.take(watcher) {
+                while let Some(Taken::Events { batches, .. }) = hub.take(watcher) {
                     seen.extend(batches);
                 }
             }
         }
-        while let Some(Taken::Events(batches)) = hub.take(watcher) {
+        while let Some(Taken::Events { batches, .. }) = hub.take(watcher) {
             seen.extend(batches);
         }
         let revisions: Vec<_> = seen.iter().map(|batch| batch.revision).collect();
@@ -245,7 +247,7 @@ fn a_watcher_from_the_past_gets_history_then_the_present_without_a_gap() {
         .take_events()
         .iter()
         .for_each(|events| hub.publish(events));
-    let Some(Taken::Events(batches)) = hub.take(watcher) else {
+    let Some(Taken::Events { batches, .. }) = hub.take(watcher) else {
         panic!("nothing was delivered")
     };
     let got: Vec<_> = batches.iter().map(|b| b.revision).collect();
@@ -296,7 +298,7 @@ fn a_slow_watcher_misses_nothing_and_holds_little() {
     assert!(hub.lags(), "it must have been put back");
     let mut revisions = Vec::new();
     loop {
-        if let Some(Taken::Events(batches)) = hub.take(watcher) {
+        if let Some(Taken::Events { batches, .. }) = hub.take(watcher) {
             revisions.extend(batches.iter().map(|b| b.revision));
         } else if hub.lags() {
             hub.catch_up(&store).unwrap();
@@ -331,7 +333,7 @@ fn a_lease_takes_its_keys_along_in_one_revision() {
     }
     apply(&mut store, with("b", 0)).unwrap();
     store.take_events();
-    store.flush();
+    store.flush().unwrap();
     drop(store);
     let mut store = Store::open(&dir.path().join("state")).unwrap();
     assert_eq!(store.lease_keys(9), ["a", "c"]);
@@ -342,9 +344,9 @@ fn a_lease_takes_its_keys_along_in_one_revision() {
         events[0]
             .changes
             .iter()
-            .map(|c| c.kv.key.clone())
+            .map(|c| c.kv.key())
             .collect::<Vec<_>>(),
-        ["a", "c"]
+        [b"a", b"c"]
     );
     assert_eq!(
         apply(&mut store, Command::LeaseRevoke(9)),

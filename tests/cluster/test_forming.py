@@ -225,3 +225,14 @@ def test_a_lab_of_one_is_a_cluster() -> None:
     with Lab("formone", 1) as lab:
         lab.wait_formed()
         lab.on("m1", "fleetctl", "start", lab.unit_file("one.service", SLEEPER))
+
+
+def test_who_is_named_to_nobody_can_found() -> None:
+    """Without multicast, and the later founder in no --peers: those that pledged to it know it by its asking."""
+    names = ("m1", "m2", "m3")
+    with Lab("formnamed", 3, hold=names) as lab:
+        founder, *others = sorted(names, key=lambda name: str(lab.machine(name)["machine_id"]))
+        peers = ",".join(str(lab.machine(name)["address"]) for name in others)
+        for name in (*others, founder):
+            lab.lab("start", name, "--", "--no-mdns", "--peers", peers)
+        one_cluster(lab, *names)

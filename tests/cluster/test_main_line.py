@@ -59,4 +59,5 @@ def test_every_command_of_the_readmes_tour_works_as_printed() -> None:
             ["fleet-lab", "down"], cwd=ROOT, env=environment("tour"), capture_output=True, timeout=60, check=False
         )
     assert "hello" in said["fleet-lab exec m3 -- kvctl get /greeting"]
+    assert "running" in said["fleet-lab exec m1 -- fleetctl status nap"]
     assert "HelloService" in said["fleet-lab exec m1 -- fleetctl cat hello.service"]

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,14 @@ class Machine:
 
     def remove(self) -> None:
         """Remove every container and the machine."""
-        left = self.dock("ps", "-aq").stdout.split()
-        if left:
-            self.dock("rm", "-f", *left)
+        self.empty()
         self.down()
         subprocess.run(["ip", "netns", "delete", self.namespace], check=True)
+
+    def empty(self) -> None:
+        """Remove every container."""
+        if left := self.dock("ps", "-aq").stdout.split():
+            self.dock("rm", "-f", *left)
 
     def env(self) -> Mapping[str, str]:
         """What a client's environment is."""
@@ -112,6 +116,16 @@ class Machine:
         """Have the image `busybox`."""
         done = self.dock("import", "-", "busybox", given=busybox())
         assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def running(place: Path) -> Iterator[Machine]:
+    """A machine that has the image `busybox`; gone at the end."""
+    made = Machine(place)
+    made.up()
+    made.import_busybox()
+    yield made
+    made.remove()
 
 
 class _Unix(http.client.HTTPConnection):

@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 15.0
+OURS = (sys.executable, "-m", "kvstore")
 
 
 def etcdctl_path() -> str | None:
@@ -27,6 +28,12 @@ def etcdctl_path() -> str | None:
         shutil.which("etcdctl") or "",
         str(ROOT / "build/peers/usr/bin/etcdctl"),
     ]
+    return next((c for c in candidates if c and Path(c).is_file()), None)
+
+
+def etcd_path() -> str | None:
+    """Where Debian's etcd is, likewise."""
+    candidates = [os.environ.get("ETCD", ""), shutil.which("etcd") or "", str(ROOT / "build/peers/usr/bin/etcd")]
     return next((c for c in candidates if c and Path(c).is_file()), None)
 
 
@@ -61,6 +68,7 @@ class Member:
     peer_port: int
     extra: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
+    command: tuple[str, ...] = OURS
 
     @property
     def client_url(self) -> str:
@@ -77,7 +85,7 @@ class Member:
     def start(self, initial: str, state: str = "new", *extra: str) -> None:
         """Start the process; does not wait for it to serve."""
         command = [
-            *(sys.executable, "-m", "kvstore", "--name", self.name, "--data-dir", str(self.directory / self.name)),
+            *(*self.command, "--name", self.name, "--data-dir", str(self.directory / self.name)),
             *("--listen-client-urls", self.client_url, "--advertise-client-urls", self.client_url),
             *("--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url),
             *("--initial-cluster", initial, "--initial-cluster-state", state, *self.extra, *extra),
@@ -118,12 +126,17 @@ class Member:
 class Members:
     """A few members and the etcdctl that speaks to them."""
 
-    def __init__(self, directory: Path, count: int, extra: list[str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, count: int, extra: list[str] | None = None, command: tuple[str, ...] = OURS
+    ) -> None:
         ports = free_ports(2 * count)
+        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.extra = extra or []
+        self.command = command
         self.members = [
-            Member(f"m{i}", directory, ports[2 * i], ports[2 * i + 1], list(self.extra)) for i in range(count)
+            Member(f"m{i}", directory, ports[2 * i], ports[2 * i + 1], list(self.extra), command=command)
+            for i in range(count)
         ]
 
     @property

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import time
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,24 +18,8 @@ import pytest
 from tests.conformance.containers import Machine, ask, requires
 from tests.lab import until
 
-pytestmark = requires
+pytestmark = [*requires, pytest.mark.usefixtures("nothing_left")]
 RECORD_BYTES, RECORDS = 16_000, 4_000
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    made = Machine(tmp_path_factory.mktemp("faults"))
-    made.up()
-    made.import_busybox()
-    yield made
-    made.remove()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(machine: Machine) -> Iterator[None]:
-    yield
-    if left := machine.dock("ps", "-aq").stdout.split():
-        machine.dock("rm", "-f", *left)
 
 
 def peak_bytes(machine: Machine) -> int:
@@ -48,6 +33,12 @@ def in_the_way(machine: Machine, container: str) -> Path:
     place = machine.place / "data" / "containers" / container / "record.new"
     place.mkdir()
     return place
+
+
+def rules(machine: Machine) -> str:
+    """The packet rules of its network namespace."""
+    command = ("nsenter", f"--net=/run/netns/{machine.namespace}", "nft", "list", "ruleset")
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize(
@@ -86,6 +77,45 @@ def test_a_start_that_can_not_be_saved_fails_and_the_next_one_succeeds(machine: 
     place.rmdir()
     assert machine.dock("start", container).returncode == 0
     assert machine.dock("wait", container).stdout == "7\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (("busybox", "/no"), 127, "no such file"),
+        (("busybox", "/bin"), 126, "permission denied"),
+        (("--user=nobody-here", "busybox", "true"), 125, "unable to find user nobody-here"),
+        (("--mount=type=bind,source=/no/such,target=/x", "busybox", "true"), 125, "bind source path does not exist"),
+    ],
+)
+def test_a_failed_start_says_why_and_gives_back_what_it_had(
+    machine: Machine, words: tuple[str, ...], code: int, reason: str
+) -> None:
+    for _ in range(2):
+        done = machine.dock("run", "-p", "8081:80", "--ip=172.17.0.99", *words)
+        assert done.returncode == code and reason in done.stderr, done.stderr
+    assert not any((place / "root").is_mount() for place in (machine.place / "data" / "containers").iterdir())
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_what_ended_with_its_monitor_while_the_daemon_was_away_leaves_no_port_and_no_mount(
+    machine: Machine, another: bool
+) -> None:
+    if another:
+        machine.dock("run", "-d", "-p", "8082:80", "busybox", "sleep", "300")
+    container = machine.dock("run", "-d", "-p", "8083:80", "busybox", "sleep", "300").stdout.strip()
+    place = machine.place / "data" / "containers" / container / "root"
+    first = json.loads(machine.dock("inspect", container).stdout)[0]["State"]["Pid"]
+    status = Path(f"/proc/{first}/status").read_text()
+    monitor = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
+    assert place.is_mount() and "8083" in rules(machine)
+    machine.down(signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
+    until("its end", lambda: (machine.place / "run" / "c" / container[:24] / "exit.json").exists(), 10)
+    os.kill(monitor, signal.SIGKILL)
+    machine.up()
+    assert "Exited (137)" in machine.dock("ps", "-a").stdout
+    assert not place.is_mount() and "8083" not in rules(machine) and ("8082" in rules(machine)) == another
 
 
 def test_a_failing_removal_says_why_and_can_be_tried_again(machine: Machine) -> None:

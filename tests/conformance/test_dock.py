@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,23 +11,7 @@ import pytest
 from tests.conformance.containers import Machine, requires
 from tests.lab import until
 
-pytestmark = requires
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    made = Machine(tmp_path_factory.mktemp("dock"))
-    made.up()
-    made.import_busybox()
-    yield made
-    made.remove()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(machine: Machine) -> Iterator[None]:
-    yield
-    for container in machine.dock("ps", "-aq").stdout.split():
-        machine.dock("rm", "-f", container)
+pytestmark = [*requires, pytest.mark.usefixtures("nothing_left")]
 
 
 @pytest.mark.parametrize(

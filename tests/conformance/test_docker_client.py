@@ -9,18 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.containers import Machine, requires
+from tests.conformance.containers import Machine, requires, running
 
 pytestmark = [*requires, pytest.mark.skipif(not shutil.which("docker"), reason="needs docker's client")]
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(tmp_path)
-    made.up()
-    made.import_busybox()
-    yield made
-    made.remove()
+    with running(tmp_path) as made:
+        yield made
 
 
 def test_run_ends_as_the_program_does(machine: Machine) -> None:

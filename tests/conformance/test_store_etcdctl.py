@@ -27,16 +27,6 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Members]:
         members.close()
 
 
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Members]:
-    members = Members(tmp_path, 3, ["--heartbeat-interval=60", "--election-timeout=600"])
-    try:
-        members.start()
-        yield members
-    finally:
-        members.close()
-
-
 def test_put_get_del(one: Members) -> None:
     assert one.ctl("put", "a/1", "x") == "OK\n"
     assert one.ctl("put", "a/2", "y") == "OK\n"

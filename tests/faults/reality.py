@@ -84,7 +84,10 @@ def agreed(lab: Lab, asked: str, units: int) -> dict[str, dict[int, str]] | None
 
 def wait_agreed(lab: Lab, asked: str, units: int, timeout: float = 30.0) -> dict[str, dict[int, str]]:
     """Wait until list-units says what is so; the processes then."""
-    return until(f"list-units on {asked} and reality agreeing", lambda: agreed(lab, asked, units), timeout)
+    try:
+        return until(f"list-units on {asked} and reality agreeing", lambda: agreed(lab, asked, units), timeout)
+    except AssertionError as late:
+        raise AssertionError(f"{late}: told {lab.units(asked)}, found {processes(lab)}") from late
 
 
 class Clock:

@@ -72,3 +72,13 @@ def test_one_voter_comes_back_elsewhere(lab: Lab) -> None:
     one = names(lab)[lab.voters()[0]["name"]]
     lab.lab("kill", one)
     come_back(lab, {one: "10.77.0.52"}, clock)
+
+
+def test_two_voters_swap_their_addresses(lab: Lab) -> None:
+    clock = Clock()
+    one, two = (names(lab)[member["name"]] for member in lab.voters()[:2])
+    at = {machine["name"]: machine["address"] for machine in lab.status()["machines"]}
+    lab.lab("kill", one, two)
+    lab.lab("start", one, "--address", "10.77.0.61")  # no two machines of a lab may have one address
+    lab.lab("kill", one)
+    come_back(lab, {two: at[one], one: at[two]}, clock)

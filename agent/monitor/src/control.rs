@@ -16,7 +16,9 @@ use crate::sys;
 pub const MAX_CLIENTS: usize = 64;
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 pub const MAX_WAITING_BYTES: usize = 1 << 20;
-/// A client that takes nothing for this long while the payload waits for it is dropped.
+/// What waits for an attached client at most, which is more than a payload that has ended can leave in its pipes.
+pub const MAX_LAST_BYTES: usize = 4 << 20;
+/// A client that takes nothing for this long while the payload, or the monitor's end, waits for it is dropped.
 pub const STALLED_CLIENT: Duration = Duration::from_secs(30);
 const MAX_FRAME_BYTES: usize = 1 << 20;
 
@@ -138,7 +140,7 @@ impl Control {
     }
 
     pub fn output(&mut self, stream: Stream, data: &[u8]) {
-        for client in self.clients.iter_mut().filter(|client| client.role == Role::Attached) {
+        for client in self.clients.iter_mut().filter(|client| client.role == Role::Attached && !client.closing) {
             if client.output.is_empty() {
                 client.progress = Instant::now();
             }
@@ -146,6 +148,9 @@ impl Control {
             client.output.extend((data.len() as u32).to_be_bytes());
             client.output.extend(data);
             client.flush();
+            if client.output.len() > MAX_LAST_BYTES {
+                client.drop_now(); // the log has it all
+            }
         }
     }
 
@@ -162,14 +167,27 @@ impl Control {
         }
     }
 
+    /// Who ordered the end need not wait for attached clients that are slow to take the last output.
+    pub fn end_listeners(&mut self) {
+        for client in self.clients.iter_mut().filter(|client| client.role == Role::Control) {
+            client.closing = true;
+        }
+    }
+
     pub fn flushed(&self) -> bool {
         self.clients.iter().all(|client| client.output.is_empty())
     }
 
-    /// Forgets clients that left, and those that hold the payload up.
+    /// Whether something waits for a client to take what it has: then it must be looked at again in time.
+    pub fn waits(&self) -> bool {
+        self.full() || self.clients.iter().any(|client| client.closing)
+    }
+
+    /// Forgets clients that left, and those that hold the payload or its monitor's end up.
     pub fn sweep(&mut self) {
         self.clients.retain(|client| {
-            let waited_for = client.role == Role::Attached && client.output.len() > MAX_WAITING_BYTES;
+            let full = client.role == Role::Attached && client.output.len() > MAX_WAITING_BYTES;
+            let waited_for = full || client.closing;
             let stalled = waited_for && client.progress.elapsed() > STALLED_CLIENT;
             !(client.gone || stalled || (client.closing && client.output.is_empty()))
         });
@@ -212,12 +230,14 @@ impl Client {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.gone = true;
-                    self.output.clear();
-                }
+                Err(_) => self.drop_now(),
             }
         }
+    }
+
+    fn drop_now(&mut self) {
+        self.gone = true;
+        self.output.clear();
     }
 
     /// Reads what has come and returns what is whole in it.

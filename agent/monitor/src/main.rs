@@ -3,6 +3,7 @@
 //! set up, and lives on as a daemon. It decides nothing.
 
 mod control;
+mod gate;
 mod isolation;
 mod log;
 mod notify;
@@ -170,6 +171,7 @@ fn hold(mut ready: Ready) -> io::Result<()> {
             entry(payload.notify.as_ref().map_or(-1, NotifySocket::fd), libc::POLLIN),
             entry(payload.stranger.as_ref().map_or(-1, AsRawFd::as_raw_fd), libc::POLLIN),
             entry(payload.input_fd().unwrap_or(-1), libc::POLLOUT),
+            entry(payload.gate_fd(), libc::POLLIN),
         ];
         let first_output = fds.len();
         fds.extend(outputs.iter().map(|fd| entry(*fd, libc::POLLIN)));
@@ -190,6 +192,9 @@ fn hold(mut ready: Ready) -> io::Result<()> {
         if fds[4].revents != 0 {
             payload.write_input();
         }
+        if fds[5].revents != 0 {
+            payload.pass_gate();
+        }
         serve_clients(payload, &fds[first_client..]);
         if fds[0].revents != 0 {
             let mut signal = [0; std::mem::size_of::<libc::signalfd_siginfo>()];
@@ -199,6 +204,7 @@ fn hold(mut ready: Ready) -> io::Result<()> {
         if fds[3].revents != 0 {
             payload.stranger_ended();
         }
+        payload.look_for_program();
         if payload.looks_for_main() {
             payload.look_for_main();
         }
@@ -239,7 +245,7 @@ fn entry(fd: RawFd, events: libc::c_short) -> libc::pollfd {
 }
 
 fn timeout(payload: &Payload) -> i32 {
-    let stalled = payload.control.full().then(|| Instant::now() + control::STALLED_CLIENT);
+    let stalled = payload.control.waits().then(|| Instant::now() + control::STALLED_CLIENT);
     match [payload.wake_at(), stalled].into_iter().flatten().min() {
         Some(when) => {
             let left = when.saturating_duration_since(Instant::now()).as_millis() + 1;

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use serde_json::{json, Value};
 
 use crate::control::{Order, Request};
+use crate::gate::Gate;
 use crate::isolation;
 use crate::payload::{Payload, Phase};
 use crate::record;
@@ -80,8 +81,12 @@ impl Payload {
         if self.isolated() {
             return Err(format!("{}: {}", self.spec.id, isolation::REASON));
         }
+        if let (Phase::Created, Some(bundle)) = (self.phase, &self.spec.bundle) {
+            self.gate = Gate::open(bundle);
+        }
         match (self.phase, &self.spec.bundle) {
             (Phase::Held, None) => self.start_command(),
+            (Phase::Created, Some(_)) if self.gate.is_some() => self.phase = Phase::Leaving,
             (Phase::Created, Some(bundle)) => match spawn::start(&self.spec, bundle, self.oom_score) {
                 Ok(pid) => self.phase = Phase::Starting(pid),
                 Err(error) => return Err(format!("{}: calling {}: {error}", self.spec.id, bundle.runtime)),

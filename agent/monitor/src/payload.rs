@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use serde_json::{json, Value};
 
 use crate::control::Control;
+use crate::gate::{Gate, Loading};
 use crate::isolation::{self, Stage};
 use crate::log::Log;
 use crate::notify::{self, NotifySocket};
 use crate::record;
-use crate::spawn::{self, Refused, Streams};
+use crate::spawn::{self, Refused, Streams, RUNTIME_FAILED};
 use crate::spec::{Kind, NotifyAccess, Spec};
 use crate::sys::{self, Ended};
 
@@ -23,7 +24,6 @@ use crate::sys::{self, Ended};
 pub const DRAIN: Duration = Duration::from_millis(250);
 pub const PID_FILE_RETRY: Duration = Duration::from_millis(20);
 const MAX_ORPHANS: usize = 64;
-const RUNTIME_FAILED: i32 = 125;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -31,6 +31,8 @@ pub enum Phase {
     Creating(i32),
     Created,
     Starting(i32),
+    /// Its init was let go; the program is not loaded yet.
+    Leaving,
     Running,
     /// Type=forking, between the first process's end and a known main one.
     Forked,
@@ -44,6 +46,8 @@ pub struct Payload {
     pub streams: Streams,
     /// The main process when it is not our child: then this tells its end.
     pub stranger: Option<OwnedFd>,
+    pub(crate) gate: Option<Gate>,
+    pub(crate) loading: Loading,
     pub(crate) console: Option<(UnixListener, RawFd)>,
     pub(crate) log: Log,
     pub(crate) phase: Phase,
@@ -75,6 +79,8 @@ impl Payload {
             notify,
             streams: Streams::default(),
             stranger: None,
+            gate: None,
+            loading: Loading::default(),
             console,
             log,
             phase: Phase::Held,
@@ -198,6 +204,9 @@ impl Payload {
                 self.remember_orphan(pid, ended); // told once the runtime has said how the start went
                 return;
             }
+            Phase::Leaving if self.main == Some(pid) => {
+                self.init_ended();
+            }
             _ => {}
         }
         if self.main == Some(pid) {
@@ -239,6 +248,7 @@ impl Payload {
                     self.unblock_streams();
                 }
                 self.main = Some(pid);
+                self.note_init(pid);
                 self.phase = Phase::Created;
                 self.tell(json!({"event": "created", "pid": pid}));
                 if let Some(at) = self.orphans.iter().position(|(orphan, _)| *orphan == pid) {
@@ -257,7 +267,7 @@ impl Payload {
 
     fn refuse_runtime(&mut self) {
         let text = spawn::complaint(&self.spec.run_dir);
-        self.refuse(Refused { code: runtime_code(&text), text: format!("{}: {text}", self.spec.id) });
+        self.refuse(Refused { code: spawn::runtime_code(&text), text: format!("{}: {text}", self.spec.id) });
     }
 
     fn container_started(&mut self, ended: Ended) {
@@ -269,11 +279,15 @@ impl Payload {
             }
             return self.refuse_runtime();
         }
-        self.phase = Phase::Running;
-        self.tell_started(pid);
+        self.loads();
         if let Some(gone) = gone {
             self.end(gone, String::new());
         }
+    }
+
+    pub(crate) fn runs(&mut self, pid: i32) {
+        self.phase = Phase::Running;
+        self.tell_started(pid);
     }
 
     /// True while only looking again can find a main process.
@@ -382,17 +396,4 @@ fn terminal_from(listener: &UnixListener) -> io::Result<OwnedFd> {
     let (socket, _) = listener.accept()?;
     let mut name = [0; 4096];
     sys::receive(socket.as_raw_fd(), &mut name)?.fd.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-}
-
-/// Docker's exit code for a container that could not be started.
-fn runtime_code(text: &str) -> i32 {
-    let text = text.to_lowercase();
-    let program = text.contains("exec:") || text.contains("exec /");
-    if program && (text.contains("executable file not found") || text.contains("no such file or directory")) {
-        127
-    } else if program && (text.contains("permission denied") || text.contains("is a directory")) {
-        126
-    } else {
-        RUNTIME_FAILED
-    }
 }

@@ -10,6 +10,7 @@ use crate::record;
 use crate::spec::{self, Bundle, Command, Spec};
 use crate::sys::{self, check};
 
+pub const RUNTIME_FAILED: i32 = 125;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The monitor's ends of the payload's streams.
@@ -325,4 +326,17 @@ pub fn complaint(run_dir: &Path) -> String {
         (entry["level"] == "error").then(|| entry["msg"].as_str().unwrap_or_default().to_string())
     });
     last.unwrap_or_else(|| "the runtime gave no reason".to_string())
+}
+
+/// Docker's exit code for a container that could not be started.
+pub fn runtime_code(text: &str) -> i32 {
+    let text = text.to_lowercase();
+    let program = text.contains("exec:") || text.contains("exec /");
+    if program && (text.contains("executable file not found") || text.contains("no such file or directory")) {
+        127
+    } else if program && (text.contains("permission denied") || text.contains("is a directory")) {
+        126
+    } else {
+        RUNTIME_FAILED
+    }
 }

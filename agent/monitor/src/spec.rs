@@ -66,6 +66,9 @@ pub struct Bundle {
     pub container_id: String,
     pub runtime: String,
     pub runtime_root: Option<PathBuf>,
+    /// The runtime is runc: its init waits at a gate that others can open, too.
+    #[serde(default)]
+    pub gate: bool,
 }
 
 #[derive(Debug, Default, Deserialize, PartialEq, Eq, Clone, Copy)]

@@ -7,8 +7,9 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::control::MAX_WAITING_BYTES;
+use crate::gate::LOAD_RETRY;
 use crate::log::Stream;
-use crate::payload::{Payload, Phase, DRAIN, PID_FILE_RETRY};
+use crate::payload::{Payload, Phase, PID_FILE_RETRY};
 use crate::record;
 use crate::spec::PROTOCOL_VERSION;
 use crate::sys;
@@ -17,9 +18,11 @@ const READ_BYTES: usize = 64 * 1024;
 const LAST_READS: usize = 16;
 
 impl Payload {
-    /// Descriptors with output to read; none while an attached client must take some first.
+    /// Descriptors with output to read; none while an attached client must take some first. Once the payload has ended
+    /// nobody is waited for: its exit is told when what its pipes hold is in the log.
     pub fn outputs(&self) -> Vec<RawFd> {
-        if matches!(self.phase, Phase::Creating(_)) || self.control.full() {
+        let ended = self.ended.is_some() || self.phase == Phase::Ended;
+        if matches!(self.phase, Phase::Creating(_)) || (self.control.full() && !ended) {
             return Vec::new();
         }
         let streams = &self.streams;
@@ -87,23 +90,24 @@ impl Payload {
     /// Until when the loop may sleep.
     pub fn wake_at(&self) -> Option<Instant> {
         let look = self.looks_for_main().then(|| Instant::now() + PID_FILE_RETRY);
-        [self.drain_until, look, self.isolation_wake()].into_iter().flatten().min()
+        let program = self.awaits_program().then(|| Instant::now() + LOAD_RETRY);
+        [self.drain_until, look, program, self.isolation_wake()].into_iter().flatten().min()
     }
 
     /// Tells the exit once all output is in the log. True when the monitor may leave.
     pub fn settle(&mut self) -> bool {
         if let (Some(until), Some(_)) = (self.drain_until, &self.ended) {
-            if self.control.full() {
-                self.drain_until = Some(Instant::now() + DRAIN);
-            } else {
-                let streams = &self.streams;
-                let dry = streams.stdout.is_none() && streams.stderr.is_none() && streams.terminal.is_none();
-                if dry || Instant::now() >= until {
-                    self.finish();
-                }
+            let streams = &self.streams;
+            let dry = streams.stdout.is_none() && streams.stderr.is_none() && streams.terminal.is_none();
+            if dry || Instant::now() >= until {
+                self.finish();
             }
         }
-        self.leaving && self.control.flushed()
+        let flushed = self.control.flushed();
+        if self.leaving && !flushed {
+            self.control.end_listeners();
+        }
+        self.leaving && flushed
     }
 
     fn finish(&mut self) {

@@ -5,10 +5,9 @@ use bytes::Bytes;
 use super::Store;
 use crate::backend::BackendError;
 use crate::mvcc::KeyRange;
-use crate::pb::etcd::KeyValue;
 
 impl Store {
-    /// A hash of keys, values, revisions and leases: equal on members that applied the same entries.
+    /// A hash of keys, values, revisions, leases, alarms, users and roles: equal on members that applied the same entries.
     ///
     /// # Errors
     /// When an older value can't be read.
@@ -17,14 +16,15 @@ impl Store {
         let all = KeyRange::From(Bytes::new());
         let from = self.compacted.max(1);
         for kv in self.keys.newest_in(&all) {
-            hash_kv(&mut hasher, kv);
+            hasher.update(kv.encoded());
         }
-        for change in self
+        let span = (from, self.revision);
+        let (changes, _) = self
             .keys
-            .changes(&self.backend, &all, (from, self.revision), false)?
-        {
+            .changes(&self.backend, &all, span, false, usize::MAX)?;
+        for change in changes {
             hasher.update(&[u8::from(change.deleted)]);
-            hash_kv(&mut hasher, &change.kv);
+            hasher.update(change.kv.encoded());
         }
         let mut leases: Vec<_> = self.leases().collect();
         leases.sort_unstable();
@@ -32,12 +32,14 @@ impl Store {
             hasher.update(&id.to_be_bytes());
             hasher.update(&ttl.to_be_bytes());
         }
+        for alarm in self.alarms.list(0) {
+            hasher.update(&crate::alarm::encode(&alarm));
+        }
+        for record in self.auth.records() {
+            hasher.update(&record);
+        }
         hasher.update(&self.revision.to_be_bytes());
         hasher.update(&self.compacted.to_be_bytes());
         Ok(hasher.finalize())
     }
-}
-
-fn hash_kv(hasher: &mut crc32fast::Hasher, kv: &KeyValue) {
-    hasher.update(&prost::Message::encode_to_vec(kv));
 }

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use crate::auth::Authenticated;
 use crate::command::MemberAttributes;
 use crate::errors::StoreError;
 use crate::mvcc::{Change, Rev};
 use crate::pb::etcd::{
-    CompactionResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseRevokeResponse, PutResponse,
-    TxnResponse,
+    AlarmResponse, CompactionResponse, DeleteRangeResponse, LeaseGrantResponse,
+    LeaseRevokeResponse, PutResponse, TxnResponse,
 };
 
 /// What a proposal did.
@@ -23,6 +24,10 @@ pub enum Response {
     LeaseGrant(LeaseGrantResponse),
     LeaseRevoke(LeaseRevokeResponse),
     MemberAttributes(MemberAttributes),
+    /// Of one who authenticated, the token.
+    Auth(Option<Authenticated>),
+    Alarm(AlarmResponse),
+    Downgrade,
 }
 
 /// The outcome of one proposal, for the member whose client waits.
@@ -107,7 +112,7 @@ impl Turn {
     }
 }
 
-pub(super) fn encode_applied(applied: (u64, u64), revision: i64, compacted: i64) -> [u8; 32] {
+pub(crate) fn encode_applied(applied: (u64, u64), revision: i64, compacted: i64) -> [u8; 32] {
     let mut out = [0; 32];
     out[..8].copy_from_slice(&applied.0.to_be_bytes());
     out[8..16].copy_from_slice(&applied.1.to_be_bytes());

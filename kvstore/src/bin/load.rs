@@ -7,16 +7,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvstore::client::pool::channel;
+use kvstore::client::pool::{channel, secure};
 use kvstore::pb::etcd;
+use kvstore::tls::Identity;
 use tokio::task::JoinSet;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
+use tonic::Request;
 
 const USAGE: &str = "usage: kvload put|get|txn|watch [flags]
   --endpoints A,B       (127.0.0.1:2379)   --clients N      (1)     --connections N  (1)
   --total N             (10000)            --duration SEC   instead of --total
   --key-size N          (16)               --val-size N     (64)    --key-space N    (10000)
-  --serializable        gets only          --watchers N     (100)   --json";
+  --serializable        gets only          --watchers N     (100)   --json
+  --rate N              calls a second, of all clients together     --prefix P  before each key
+  $KVLOAD_TOKEN         a token that each call carries
+  --cacert FILE         --cert FILE        --key FILE       --insecure-skip-tls-verify";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -33,7 +39,11 @@ struct Load {
     key_space: u64,
     serializable: bool,
     watchers: usize,
+    rate: Option<f64>,
+    prefix: String,
     json: bool,
+    identity: Identity,
+    token: Option<MetadataValue<Ascii>>,
 }
 
 impl Load {
@@ -54,7 +64,14 @@ impl Load {
             key_space: 10_000,
             serializable: false,
             watchers: 100,
+            rate: None,
+            prefix: String::new(),
             json: false,
+            identity: Identity::default(),
+            token: match std::env::var("KVLOAD_TOKEN") {
+                Ok(token) => Some(token.parse()?),
+                Err(_) => None,
+            },
         };
         while let Some(word) = words.next() {
             let (flag, inline) = match word.split_once('=') {
@@ -64,6 +81,7 @@ impl Load {
             match flag.as_str() {
                 "--serializable" => load.serializable = true,
                 "--json" => load.json = true,
+                "--insecure-skip-tls-verify" => load.identity.insecure_skip_verify = true,
                 _ => {
                     let value = inline
                         .or_else(|| words.next())
@@ -95,7 +113,12 @@ impl Load {
             "--key-size" => self.key_size = value.parse()?,
             "--val-size" => self.val_size = value.parse()?,
             "--key-space" => self.key_space = value.parse()?,
+            "--cacert" => self.identity.cacert = Some(value.into()),
+            "--cert" => self.identity.cert = Some(value.into()),
+            "--key" => self.identity.key = Some(value.into()),
             "--watchers" => self.watchers = value.parse()?,
+            "--rate" => self.rate = Some(value.parse()?).filter(|rate| *rate > 0.0),
+            "--prefix" => self.prefix = value.into(),
             _ => return Err(USAGE.into()),
         }
         Ok(())
@@ -104,7 +127,23 @@ impl Load {
     fn key(&self, number: u64) -> Bytes {
         // Spread over the key space, the same in every run.
         let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.key_space;
-        Bytes::from(format!("{spread:0wide$}", wide = self.key_size))
+        let digits = self.key_size.saturating_sub(self.prefix.len());
+        Bytes::from(format!("{}{spread:0digits$}", self.prefix))
+    }
+
+    fn signed<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.clone());
+        }
+        request
+    }
+
+    /// When the call of this number is due, counted from the first one.
+    fn due(&self, number: u64) -> Duration {
+        self.rate.map_or(Duration::ZERO, |rate| {
+            Duration::from_secs_f64(number as f64 / rate)
+        })
     }
 
     async fn once(
@@ -118,13 +157,12 @@ impl Load {
         match self.verb.as_str() {
             "get" => {
                 let serializable = self.serializable;
-                kv.range(etcd::RangeRequest {
+                let request = etcd::RangeRequest {
                     key,
                     serializable,
                     ..Default::default()
-                })
-                .await
-                .map(drop)
+                };
+                kv.range(self.signed(request)).await.map(drop)
             }
             "txn" => {
                 let compare = etcd::Compare {
@@ -141,22 +179,21 @@ impl Load {
                 };
                 let request = Some(etcd::request_op::Request::RequestPut(put));
                 let success = vec![etcd::RequestOp { request }];
-                kv.txn(etcd::TxnRequest {
+                let request = etcd::TxnRequest {
                     compare: vec![compare],
                     success,
                     failure: vec![],
-                })
-                .await
-                .map(drop)
+                };
+                kv.txn(self.signed(request)).await.map(drop)
             }
-            _ => kv
-                .put(etcd::PutRequest {
+            _ => {
+                let request = etcd::PutRequest {
                     key,
                     value: value.clone(),
                     ..Default::default()
-                })
-                .await
-                .map(drop),
+                };
+                kv.put(self.signed(request)).await.map(drop)
+            }
         }
     }
 }
@@ -179,7 +216,7 @@ async fn watcher(
     let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
     let mut grpc =
         etcd::watch_client::WatchClient::new(channel).max_decoding_message_size(usize::MAX);
-    let mut answers = grpc.watch(requests).await?.into_inner();
+    let mut answers = grpc.watch(load.signed(requests)).await?.into_inner();
     while let Some(answer) = answers.message().await? {
         if answer.created {
             ready.fetch_add(1, Ordering::Release);
@@ -223,8 +260,14 @@ fn cpu_seconds() -> f64 {
 async fn run(load: Load) -> Result<(), Failure> {
     let load = Arc::new(load);
     let mut channels = Vec::with_capacity(load.connections);
+    let given = load.identity != Identity::default();
+    let tls = given.then(|| secure(load.identity.clone())).transpose()?;
+    let tls = tls.map(Arc::new);
     for index in 0..load.connections {
-        channels.push(channel(&load.endpoints[index % load.endpoints.len()])?);
+        channels.push(channel(
+            &load.endpoints[index % load.endpoints.len()],
+            &tls,
+        )?);
     }
     let value = Bytes::from(vec![b'x'; load.val_size]);
     for channel in &channels {
@@ -249,9 +292,13 @@ async fn run(load: Load) -> Result<(), Failure> {
             let mut times = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let over = load
-                    .duration
-                    .map_or(number >= load.total, |length| began.elapsed() >= length);
+                let due = load.due(number);
+                let over = load.duration.map_or(number >= load.total, |length| {
+                    due.max(began.elapsed()) >= length
+                });
+                if !over && load.rate.is_some() {
+                    tokio::time::sleep_until((began + due).into()).await;
+                }
                 if over {
                     return Ok(times);
                 }
@@ -283,11 +330,16 @@ fn report(load: &Load, times: &[u32], took: f64, cpu: f64, events: u64) {
     };
     let (p50, p90, p99, p999) = (at(0.5), at(0.9), at(0.99), at(0.999));
     let rate = times.len() as f64 / took;
+    let count = times.len().max(1) as f64;
+    let mean = times.iter().map(|&us| f64::from(us)).sum::<f64>() / count;
+    let spread = times.iter().map(|&us| (f64::from(us) - mean).powi(2));
+    let stddev = (spread.sum::<f64>() / count).sqrt() / 1000.0;
     let event_rate = events as f64 / took;
     if load.json {
         let found = serde_json::json!({
             "verb": load.verb, "clients": load.clients, "connections": load.connections, "ops": times.len(),
             "seconds": took, "ops_per_s": rate, "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "p999_ms": p999,
+            "max_ms": at(1.0), "stddev_ms": stddev,
             "cpu_s": cpu, "events": events, "events_per_s": event_rate,
         });
         println!("{found}");

@@ -14,10 +14,15 @@ use bytes::{Buf, Bytes};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::address::{Address, Place};
+use crate::dial;
+use crate::stream::Stream;
+use crate::tls;
+
 const CONNECT_WAIT: Duration = Duration::from_millis(500);
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
 const GREETING_WAIT: Duration = Duration::from_secs(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A SETTINGS frame that sets nothing; hyper's own comes after it.
@@ -32,8 +37,12 @@ const MAX_FRAMES: usize = 16;
 
 /// No connection: nothing of any request was sent.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NotConnected(String);
+#[error("{text}")]
+pub struct NotConnected {
+    text: String,
+    /// Nobody listens there, as its machine says; or it is not whom it should be.
+    pub refused: bool,
+}
 
 /// Whether a channel is connected, and for the how-manieth time: odd while it is.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +63,8 @@ impl Line {
 #[derive(Clone)]
 pub struct Connector {
     pub line: Line,
+    pub address: Arc<Address>,
+    pub tls: Option<Arc<tls::Connector>>,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<TokioIo<Greeted>, NotConnected>> + Send>>;
@@ -67,22 +78,14 @@ impl tower_service::Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Opening {
-        let line = self.line.clone();
+    fn call(&mut self, _: Uri) -> Opening {
+        let Self { line, address, tls } = self.clone();
         Box::pin(async move {
-            let at = uri.authority().map(ToString::to_string).unwrap_or_default();
-            if uri.scheme_str() != Some("http") {
-                return Err(NotConnected(format!("{uri}: only http is spoken here")));
-            }
-            let host = uri.host().unwrap_or_default();
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let dial = TcpStream::connect((host, uri.port_u16().unwrap_or(80)));
-            let stream = timed(CONNECT_WAIT, dial, "no connection").await;
-            let opened = match stream {
-                Ok(stream) => timed(GREETING_WAIT, greet(stream), "it does not serve").await,
-                Err(error) => Err(error),
-            };
-            let (stream, ahead) = opened.map_err(|error| NotConnected(format!("{at}: {error}")))?;
+            let opened = open(&address, tls.as_deref()).await;
+            let (stream, ahead) = opened.map_err(|error| NotConnected {
+                text: format!("{}: {}", named(&address), reason(&error)),
+                refused: error.kind() == ErrorKind::ConnectionRefused || is_of_tls(&error),
+            })?;
             line.turn();
             Ok(TokioIo::new(Greeted {
                 stream,
@@ -91,6 +94,52 @@ impl tower_service::Service<Uri> for Connector {
                 line,
             }))
         })
+    }
+}
+
+async fn open(address: &Address, tls: Option<&tls::Connector>) -> IoResult<(Stream, Bytes)> {
+    let socket = timed(CONNECT_WAIT, dial::connect(address), "no connection").await?;
+    let secured = dial::secure(address, tls, socket);
+    let stream = timed(HANDSHAKE_WAIT, secured, "no TLS handshake").await?;
+    timed(GREETING_WAIT, greet(stream), "it does not serve").await
+}
+
+/// An address, as an error names it.
+fn named(address: &Address) -> String {
+    match &address.place {
+        Place::Port { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+        Place::Port { host, port } => format!("{host}:{port}"),
+        Place::Socket(path) => path.display().to_string(),
+    }
+}
+
+fn of_tls(error: &Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Certificates are not what they should be: another try would end alike.
+fn is_of_tls(error: &Error) -> bool {
+    use rustls::Error::{AlertReceived, InvalidCertificate};
+    matches!(
+        of_tls(error),
+        Some(InvalidCertificate(_) | AlertReceived(_))
+    )
+}
+
+/// Why there is no connection, with what to do where that is known.
+fn reason(error: &Error) -> String {
+    use rustls::{AlertDescription as Alert, CertificateError};
+    match of_tls(error) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "its certificate is signed by an authority that is not trusted here; name that authority's certificate \
+             (--cacert)"
+                .to_owned()
+        }
+        Some(rustls::Error::AlertReceived(Alert::CertificateRequired)) => {
+            "it asks for a client certificate (--cert, --key)".to_owned()
+        }
+        Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS".to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -106,9 +155,9 @@ async fn timed<T>(
 }
 
 /// Says the preface; returns the frames that came, but for the acknowledgement of ours, which hyper would not expect.
-async fn greet(mut stream: TcpStream) -> IoResult<(TcpStream, Bytes)> {
-    stream.set_nodelay(true)?;
+async fn greet(mut stream: Stream) -> IoResult<(Stream, Bytes)> {
     stream.write_all(&[PREFACE, &NO_SETTINGS].concat()).await?;
+    stream.flush().await?;
     let (mut frames, mut settings, mut acknowledged) = (Vec::new(), false, false);
     for _ in 0..MAX_FRAMES {
         let mut head = [0; HEADER];
@@ -139,7 +188,7 @@ async fn greet(mut stream: TcpStream) -> IoResult<(TcpStream, Bytes)> {
 
 /// A connection whose preface is said already.
 pub struct Greeted {
-    stream: TcpStream,
+    stream: Stream,
     /// Came with the greeting and is not read yet.
     ahead: Bytes,
     /// Bytes of hyper's preface that are still to be swallowed.

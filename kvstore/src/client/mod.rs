@@ -2,18 +2,25 @@
 //! Endpoints and their health are in `pool`, watches that resume in `watch`. It knows nothing of Python.
 
 mod greeting;
+pub mod login;
 pub mod pool;
+pub mod raw;
+pub mod snapshot;
 pub mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::uri::PathAndQuery;
 use tokio::time::{timeout_at, Instant};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::pb::etcd;
+use crate::tls::Identity;
+use login::Login;
 use pool::{Pool, Seat};
 
 /// How long a safe call waits for one endpoint before it asks the next, at most.
@@ -41,14 +48,43 @@ pub enum Retry {
 pub struct Client {
     pool: Arc<Pool>,
     timeout: Duration,
+    patient: bool,
+    login: Option<Arc<Login>>,
 }
 
 impl Client {
     pub fn new(endpoints: &[String], timeout: Duration) -> Result<Self, Status> {
+        Self::with_tls(endpoints, timeout, None)
+    }
+
+    /// A client that endpoints without a scheme are dialed by with TLS, if there is an identity; `https://` ones always.
+    pub fn with_tls(
+        endpoints: &[String],
+        timeout: Duration,
+        identity: Option<Identity>,
+    ) -> Result<Self, Status> {
+        let tls = identity.map(pool::secure).transpose()?;
         Ok(Self {
-            pool: Arc::new(Pool::new(endpoints)?),
+            pool: Arc::new(Pool::new(endpoints, tls.map(Arc::new))?),
             timeout,
+            patient: true,
+            login: None,
         })
+    }
+
+    /// The same client, whose calls end when every endpoint has refused a connection, instead of when their time is
+    /// over.
+    #[must_use]
+    pub fn impatient(mut self) -> Self {
+        self.patient = false;
+        self
+    }
+
+    /// The same client, whose calls are this user's.
+    #[must_use]
+    pub fn with_login(mut self, login: Login) -> Self {
+        self.login = Some(Arc::new(login));
+        self
     }
 
     pub fn set_endpoints(&self, endpoints: &[String]) -> Result<(), Status> {
@@ -57,6 +93,34 @@ impl Client {
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    pub(crate) fn login(&self) -> Option<&Login> {
+        self.login.as_deref()
+    }
+
+    async fn signed<Q, A, F, Fut>(
+        &self,
+        channel: Channel,
+        mut request: Request<Q>,
+        rpc: &F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Fn(Channel, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        if let Some(login) = &self.login {
+            login.sign(&channel, request.metadata_mut()).await?;
+        }
+        rpc(channel, request).await
+    }
+
+    /// Whether an error was about the token alone: the call was not carried out, and may be sent again with a new one.
+    async fn forgets_token(&self, error: &Status) -> bool {
+        match &self.login {
+            Some(login) => login.forgets(error).await,
+            None => false,
+        }
     }
 
     /// Calls `rpc` on one endpoint after the other until one answers or the time is over. Members are told to refuse at
@@ -89,8 +153,9 @@ impl Client {
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
         let end = Instant::now() + total;
-        let mut failed = 0;
+        let (mut failed, mut refused) = (0, 0);
         let mut telling = None;
+        let mut token_is_new = false;
         loop {
             let mut seat = self.pool.take()?;
             let until = match retry {
@@ -105,7 +170,7 @@ impl Client {
             }
             let (channel, untouched) = seat.watched_channel();
             let answer = tokio::select! {
-                answer = timeout_at(until, rpc(channel, asked)) => answer.unwrap_or_else(|_| Err(late(&seat, begun))),
+                answer = timeout_at(until, self.signed(channel, asked, &rpc)) => answer.unwrap_or_else(|_| Err(late(&seat, begun))),
                 () = seat.lost() => Err(silent(&seat)),
             };
             let error = match answer {
@@ -115,6 +180,10 @@ impl Client {
                 }
                 Err(error) => plain(error),
             };
+            if !token_is_new && self.forgets_token(&error).await {
+                token_is_new = true;
+                continue;
+            }
             let unsent = untouched() || not_sent(&error);
             if !(unsent || retry != Retry::Unsent && passing(&error)) {
                 if !unreachable(&error) {
@@ -126,6 +195,11 @@ impl Client {
             }
             seat.failed();
             failed += 1;
+            refused =
+                not_connected(&error).map_or(0, |why| (refused + 1) * usize::from(why.refused));
+            if !self.patient && refused >= self.pool.len() {
+                return Err(telling.unwrap_or(error));
+            }
             // What a member says tells more than that another one does not answer.
             if telling.is_none() || error.message().starts_with("etcdserver:") {
                 telling = Some(error.clone());
@@ -141,38 +215,72 @@ impl Client {
 
     /// Asks one endpoint alone, without another try.
     pub async fn status(&self, endpoint: &str) -> Result<etcd::StatusResponse, Status> {
-        let channel = pool::channel(endpoint)?;
-        let mut client = etcd::maintenance_client::MaintenanceClient::new(channel);
-        match tokio::time::timeout(self.timeout, client.status(etcd::StatusRequest {})).await {
-            Ok(answer) => answer.map(Response::into_inner),
+        let request = etcd::StatusRequest {};
+        self.ask(endpoint, request, |channel, request| async move {
+            let mut client = etcd::maintenance_client::MaintenanceClient::new(channel);
+            client.status(request).await
+        })
+        .await
+    }
+
+    /// Calls any unary method on one endpoint alone, without another try.
+    pub async fn ask_raw(
+        &self,
+        endpoint: &str,
+        path: PathAndQuery,
+        request: Bytes,
+    ) -> Result<Bytes, Status> {
+        self.ask(endpoint, request, |channel, request| {
+            raw::unary(channel, path.clone(), request)
+        })
+        .await
+    }
+
+    /// Without another try, but for one with a new token where the member takes the old one no more.
+    async fn ask<Q, A, F, Fut>(&self, endpoint: &str, request: Q, rpc: F) -> Result<A, Status>
+    where
+        Q: Clone,
+        F: Fn(Channel, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        let channel = pool::channel(endpoint, self.pool.tls())?;
+        let once = || self.signed(channel.clone(), Request::new(request.clone()), &rpc);
+        let call = async {
+            let answer = once().await;
+            match &answer {
+                Err(error) if self.forgets_token(error).await => once().await,
+                _ => answer,
+            }
+        };
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(answer) => answer.map(Response::into_inner).map_err(plain),
             Err(_) => Err(Status::unavailable(format!(
                 "{endpoint} did not answer in time"
             ))),
         }
     }
 
-    /// Renews a lease once; its new TTL in seconds, 0 when the store does not know it.
-    pub async fn keep_alive(&self, id: i64) -> Result<i64, Status> {
+    /// Renews a lease once; its new TTL is 0 when the store does not know it.
+    pub async fn keep_alive(&self, id: i64) -> Result<etcd::LeaseKeepAliveResponse, Status> {
         let request = etcd::LeaseKeepAliveRequest { id };
-        let answer = self
-            .call_within(
-                self.timeout,
-                RENEWAL_ATTEMPT,
-                Retry::Safe,
-                request,
-                |channel, request| async move {
-                    let mut stream = Request::new(tokio_stream::iter([request.into_inner()]));
-                    require_leader(&mut stream);
-                    let mut client = etcd::lease_client::LeaseClient::new(channel);
-                    let mut answers = client.lease_keep_alive(stream).await?.into_inner();
-                    match answers.message().await? {
-                        Some(answer) => Ok(Response::new(answer)),
-                        None => Err(Status::unavailable("the keepalive ended without an answer")),
-                    }
-                },
-            )
-            .await?;
-        Ok(answer.ttl)
+        self.call_within(
+            self.timeout,
+            RENEWAL_ATTEMPT,
+            Retry::Safe,
+            request,
+            |channel, request| async move {
+                let (metadata, extensions, message) = request.into_parts();
+                let messages = tokio_stream::iter([message]);
+                let stream = Request::from_parts(metadata, extensions, messages);
+                let mut client = etcd::lease_client::LeaseClient::new(channel);
+                let mut answers = client.lease_keep_alive(stream).await?.into_inner();
+                match answers.message().await? {
+                    Some(answer) => Ok(Response::new(answer)),
+                    None => Err(Status::unavailable("the keepalive ended without an answer")),
+                }
+            },
+        )
+        .await
     }
 }
 
@@ -196,6 +304,11 @@ fn late(seat: &Seat, begun: Instant) -> Status {
 }
 
 fn not_connected(status: &Status) -> Option<&greeting::NotConnected> {
+    cause(status)
+}
+
+/// The error of this kind that a status comes from.
+fn cause<E: std::error::Error + 'static>(status: &Status) -> Option<&E> {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
@@ -216,16 +329,17 @@ fn plain(status: Status) -> Status {
     plain
 }
 
-/// The request never left: no connection, or the member refused it before it looked at it.
+/// The request never left: no connection, or one that closed first, or the member refused it before it looked at it.
 fn not_sent(status: &Status) -> bool {
     let refusals = [
         "etcdserver: no leader",
         "etcdserver: rpc not supported for learner",
     ];
-    if status.code() == Code::Unavailable && refusals.contains(&status.message()) {
+    if refusals.contains(&status.message()) {
         return true;
     }
-    not_connected(status).is_some()
+    // hyper calls canceled only what it has not begun to send.
+    not_connected(status).is_some() || cause(status).is_some_and(hyper::Error::is_canceled)
 }
 
 /// Another endpoint, or this one a moment later, may answer. A broken connection shows as Unknown or Cancelled too.

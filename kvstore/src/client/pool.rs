@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::Status;
 
 use super::greeting::{Connector, Line};
+use crate::address::Address;
+use crate::dial;
 use crate::pb::etcd;
+use crate::tls::{Connector as Secure, Identity};
 
 const PROBE_AFTER: Duration = Duration::from_millis(500);
 const PROBE_WAIT: Duration = Duration::from_millis(900);
@@ -25,9 +28,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection that opens when it is first used. `host:port` means http.
-pub fn channel(url: &str) -> Result<Channel, Status> {
-    Ok(wire(url)?.channel)
+type Tls = Option<Arc<Secure>>;
+
+/// A connection that opens when it is first used. `host:port` means http, or https where there is `tls`.
+pub fn channel(url: &str, tls: &Tls) -> Result<Channel, Status> {
+    Ok(wire(url, tls)?.channel)
 }
 
 /// A channel, and whether it is connected.
@@ -37,27 +42,45 @@ struct Wire {
     line: Line,
 }
 
-fn wire(url: &str) -> Result<Wire, Status> {
-    let full = if url.contains("://") {
-        url.to_string()
+fn wire(url: &str, tls: &Tls) -> Result<Wire, Status> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let full = if url.contains("://") || url.starts_with("unix") {
+        url.to_owned()
     } else {
-        format!("http://{url}")
+        format!("{scheme}://{url}")
     };
-    let endpoint = Endpoint::from_shared(full).map_err(|_| {
+    let wrong = || {
         Status::invalid_argument(format!(
-            "{url:?} is not an endpoint: write http://HOST:PORT"
+            "{url:?} is not an endpoint: write http://HOST:PORT, https://HOST:PORT or unix:///PATH"
         ))
-    })?;
+    };
+    let address = Address::parse(&full).map_err(|_| wrong())?;
+    let endpoint = dial::endpoint(&address).ok_or_else(wrong)?;
+    let tls = match tls {
+        None if address.secure => Some(Arc::new(secure(Identity::default())?)),
+        known => known.clone(),
+    };
     let line = Line::default();
+    let connector = Connector {
+        line: line.clone(),
+        address: Arc::new(address),
+        tls,
+    };
     let channel = endpoint
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .connect_with_connector_lazy(Connector { line: line.clone() });
+        .connect_with_connector_lazy(connector);
     Ok(Wire { channel, line })
+}
+
+/// What a client with this identity connects with.
+pub fn secure(identity: Identity) -> Result<Secure, Status> {
+    Secure::for_client(identity).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 struct Place {
     url: String,
+    tls: Tls,
     wire: Mutex<Wire>,
     avoid_until: Mutex<Option<Instant>>,
     heard: Mutex<Instant>,
@@ -73,7 +96,7 @@ impl Place {
     /// Gives up the connection: whoever waits on it is told, and the next call opens another.
     fn lose(&self) {
         self.fail();
-        if let Ok(fresh) = wire(&self.url) {
+        if let Ok(fresh) = wire(&self.url, &self.tls) {
             *lock(&self.wire) = fresh;
         }
         self.losses.send_modify(|count| *count += 1);
@@ -176,18 +199,25 @@ impl Drop for Probed {
 pub struct Pool {
     places: Mutex<Vec<Probed>>,
     preferred: Arc<AtomicUsize>,
+    tls: Tls,
     runtime: tokio::runtime::Handle,
 }
 
 impl Pool {
-    pub fn new(endpoints: &[String]) -> Result<Self, Status> {
+    pub fn new(endpoints: &[String], tls: Tls) -> Result<Self, Status> {
         let pool = Self {
             places: Mutex::new(Vec::new()),
             preferred: Arc::new(AtomicUsize::new(0)),
+            tls,
             runtime: tokio::runtime::Handle::current(),
         };
         pool.replace(endpoints)?;
         Ok(pool)
+    }
+
+    /// What its connections are secured with.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
     }
 
     pub fn len(&self) -> usize {
@@ -210,7 +240,7 @@ impl Pool {
         let mut next = Vec::with_capacity(endpoints.len());
         let mut fresh = Vec::new();
         for url in endpoints {
-            fresh.push((url.clone(), wire(url)?));
+            fresh.push((url.clone(), wire(url, &self.tls)?));
         }
         for (url, wire) in fresh {
             if let Some(at) = places.iter().position(|probed| probed.place.url == url) {
@@ -219,6 +249,7 @@ impl Pool {
             }
             let place = Arc::new(Place {
                 url,
+                tls: self.tls.clone(),
                 wire: Mutex::new(wire),
                 avoid_until: Mutex::new(None),
                 heard: Mutex::new(Instant::now()),

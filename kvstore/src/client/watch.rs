@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::pool::Seat;
@@ -11,7 +12,9 @@ use super::Client;
 use crate::pb::etcd;
 use etcd::watch_client::WatchClient;
 use etcd::watch_request::RequestUnion;
-use etcd::{Event, WatchCreateRequest, WatchRequest, WatchResponse};
+use etcd::{
+    Event, ResponseHeader, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+};
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a member may take to answer the creation of a watch.
@@ -22,12 +25,20 @@ const CREATE_WAIT: Duration = Duration::from_millis(1500);
 pub enum Delivery {
     /// It stands: everything from this revision on will come.
     Created(i64),
-    /// Events of whole revisions up to this one; none when it only tells progress.
-    Batch(i64, Vec<Event>),
+    Batch(Batch),
     /// History before this revision is gone; the last delivery.
-    Compacted(i64),
+    Compacted(i64, Option<ResponseHeader>),
     /// The member refused the watch; the last delivery.
     Failed(Status),
+}
+
+/// Events of whole revisions up to `revision`; none when it only tells progress.
+#[derive(Debug)]
+pub struct Batch {
+    pub revision: i64,
+    pub events: Vec<Event>,
+    /// Of the last answer that they came in.
+    pub header: Option<ResponseHeader>,
 }
 
 enum End {
@@ -35,10 +46,30 @@ enum End {
     Broken,
 }
 
-/// Follows a watch until it ends, or until `sink` is closed.
-pub async fn follow(client: Client, mut create: WatchCreateRequest, sink: mpsc::Sender<Delivery>) {
+/// What a watch keeps from one connection to the next.
+struct Watching {
+    create: WatchCreateRequest,
+    /// That it stands was delivered.
+    told: bool,
+    /// Somebody waits for progress.
+    asked: bool,
+    held: Vec<Event>,
+}
+
+/// Follows a watch until it ends, or until `sink` is closed. Progress is delivered for what comes through `asks`.
+pub async fn follow(
+    client: Client,
+    mut create: WatchCreateRequest,
+    mut asks: mpsc::Receiver<()>,
+    sink: mpsc::Sender<Delivery>,
+) {
     create.fragment = true;
-    let mut told = false;
+    let mut watching = Watching {
+        create,
+        told: false,
+        asked: false,
+        held: Vec::new(),
+    };
     loop {
         let seat = match client.pool().take() {
             Ok(seat) => seat,
@@ -48,7 +79,7 @@ pub async fn follow(client: Client, mut create: WatchCreateRequest, sink: mpsc::
             }
         };
         tokio::select! {
-            end = session(seat, &mut create, &mut told, &sink) => if matches!(end, End::Over) { return },
+            end = session(&client, seat, &mut watching, &mut asks, &sink) => if matches!(end, End::Over) { return },
             () = sink.closed() => return,
         }
         tokio::time::sleep(PAUSE).await;
@@ -56,29 +87,27 @@ pub async fn follow(client: Client, mut create: WatchCreateRequest, sink: mpsc::
 }
 
 async fn session(
+    client: &Client,
     mut seat: Seat,
-    create: &mut WatchCreateRequest,
-    told: &mut bool,
+    watching: &mut Watching,
+    asks: &mut mpsc::Receiver<()>,
     sink: &mpsc::Sender<Delivery>,
 ) -> End {
+    watching.held.clear();
     // The sender lives as long as the session: the stream of requests must stay open.
     let (requests, outgoing) = mpsc::channel(4);
-    let first = WatchRequest {
-        request_union: Some(RequestUnion::CreateRequest(create.clone())),
-    };
-    if requests.send(first).await.is_err() {
+    let first = wrapped(RequestUnion::CreateRequest(watching.create.clone()));
+    if requests.send(first).await.is_err() || (watching.asked && !ask(&requests)) {
         return End::Broken;
     }
-    let mut request = Request::new(tokio_stream::wrappers::ReceiverStream::new(outgoing));
-    super::require_leader(&mut request);
-    let mut grpc = WatchClient::new(seat.channel()).max_decoding_message_size(usize::MAX);
+    let request = Request::new(tokio_stream::wrappers::ReceiverStream::new(outgoing));
     let opened = tokio::select! {
-        answer = tokio::time::timeout(CREATE_WAIT, grpc.watch(request)) => answer.ok(),
+        answer = tokio::time::timeout(CREATE_WAIT, open(client, seat.channel(), request)) => answer.ok(),
         () = seat.lost() => None,
     };
     let mut answers = match opened {
-        Some(Ok(answer)) => answer.into_inner(),
-        Some(Err(error)) if !super::passing(&error) => {
+        Some(Ok(answer)) => answer,
+        Some(Err(error)) if !super::passing(&error) && !forgets(client, &error).await => {
             let _closed = sink.send(Delivery::Failed(error)).await;
             return End::Over;
         }
@@ -87,19 +116,63 @@ async fn session(
             return End::Broken;
         }
     };
-    let mut held = Vec::new();
     loop {
-        let Some(answer) = next(&mut answers, &mut seat).await else {
+        let answer = tokio::select! {
+            answer = next(&mut answers, &mut seat) => answer,
+            Some(()) = asks.recv() => {
+                watching.asked = true;
+                if ask(&requests) { continue } else { None }
+            }
+        };
+        let Some(answer) = answer else {
             seat.failed();
             return End::Broken;
         };
         seat.heard();
-        if let Some(end) = take(answer, create, told, &mut held, sink).await {
+        if let Some(end) = take(client, answer, watching, sink).await {
             if matches!(end, End::Broken) {
                 seat.failed();
             }
             return end;
         }
+    }
+}
+
+fn wrapped(union: RequestUnion) -> WatchRequest {
+    WatchRequest {
+        request_union: Some(union),
+    }
+}
+
+/// Asks for progress, unless that waits to be sent already; says whether there is still a stream.
+fn ask(requests: &mpsc::Sender<WatchRequest>) -> bool {
+    let request = wrapped(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+    !matches!(
+        requests.try_send(request),
+        Err(mpsc::error::TrySendError::Closed(_))
+    )
+}
+
+async fn open<S>(
+    client: &Client,
+    channel: Channel,
+    mut request: Request<S>,
+) -> Result<Streaming<WatchResponse>, Status>
+where
+    S: tokio_stream::Stream<Item = WatchRequest> + Send + 'static,
+{
+    super::require_leader(&mut request);
+    if let Some(login) = client.login() {
+        login.sign(&channel, request.metadata_mut()).await?;
+    }
+    let mut grpc = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
+    Ok(grpc.watch(request).await?.into_inner())
+}
+
+async fn forgets(client: &Client, error: &Status) -> bool {
+    match client.login() {
+        Some(login) => login.forgets(error).await,
+        None => false,
     }
 }
 
@@ -110,36 +183,41 @@ async fn next(answers: &mut Streaming<WatchResponse>, seat: &mut Seat) -> Option
     }
 }
 
+/// How a watch ends that the member canceled.
+async fn canceled(client: &Client, answer: WatchResponse, sink: &mpsc::Sender<Delivery>) -> End {
+    let last = if answer.compact_revision > 0 {
+        Delivery::Compacted(answer.compact_revision, answer.header)
+    } else {
+        let refusal = Status::failed_precondition(answer.cancel_reason);
+        let passing = refusal.message().contains("no leader") || refusal.message().is_empty();
+        if passing || forgets(client, &refusal).await {
+            return End::Broken;
+        }
+        Delivery::Failed(refusal)
+    };
+    let _closed = sink.send(last).await;
+    End::Over
+}
+
 async fn take(
+    client: &Client,
     answer: WatchResponse,
-    create: &mut WatchCreateRequest,
-    told: &mut bool,
-    held: &mut Vec<Event>,
+    watching: &mut Watching,
     sink: &mpsc::Sender<Delivery>,
 ) -> Option<End> {
-    let revision = answer.header.as_ref().map_or(0, |header| header.revision);
     if answer.canceled {
-        let last = if answer.compact_revision > 0 {
-            Delivery::Compacted(answer.compact_revision)
-        } else if answer.cancel_reason.contains("no leader") || answer.cancel_reason.is_empty() {
-            return Some(End::Broken);
-        } else {
-            Delivery::Failed(Status::failed_precondition(answer.cancel_reason))
-        };
-        let _closed = sink.send(last).await;
-        return Some(End::Over);
+        return Some(canceled(client, answer, sink).await);
     }
+    let revision = answer.header.as_ref().map_or(0, |header| header.revision);
+    let create = &mut watching.create;
     if answer.created {
         if create.start_revision == 0 {
             create.start_revision = revision + 1;
         }
-        if !*told {
-            *told = true;
-            if sink
-                .send(Delivery::Created(create.start_revision))
-                .await
-                .is_err()
-            {
+        if !watching.told {
+            watching.told = true;
+            let told = sink.send(Delivery::Created(create.start_revision)).await;
+            if told.is_err() {
                 return Some(End::Over);
             }
         }
@@ -147,21 +225,26 @@ async fn take(
             return None;
         }
     }
-    held.extend(answer.events);
+    watching.held.extend(answer.events);
     if answer.fragment {
         return None;
     }
-    let events = std::mem::take(held);
+    let events = std::mem::take(&mut watching.held);
     let reached = events
         .last()
         .and_then(|event| event.kv.as_ref())
         .map(|kv| kv.mod_revision);
-    if reached.is_none() && !create.progress_notify {
+    if reached.is_none() && !std::mem::take(&mut watching.asked) && !create.progress_notify {
         return None;
     }
     let reached = reached.unwrap_or(revision);
     create.start_revision = create.start_revision.max(reached + 1);
-    match sink.send(Delivery::Batch(reached, events)).await {
+    let batch = Batch {
+        revision: reached,
+        events,
+        header: answer.header,
+    };
+    match sink.send(Delivery::Batch(batch)).await {
         Ok(()) => None,
         Err(_) => Some(End::Over),
     }

@@ -7,6 +7,7 @@ use raft_prost::Message as _;
 
 use super::storage::{snapshot_meta, snapshot_of};
 use super::types::*;
+use super::MAX_MESSAGE_BYTES;
 use crate::log::SnapshotMeta;
 
 /// Gives a snapshot message the position of the state that goes with it, which may be ahead of what the leader meant.
@@ -40,7 +41,32 @@ pub(super) fn role(state: StateRole) -> Role {
     }
 }
 
-pub(super) fn outgoing(message: eraftpb::Message) -> Outgoing {
+/// Raft-rs adds what it appends in one turn to one message, whatever its size: a large one becomes several here.
+pub(super) fn outgoing(mut message: eraftpb::Message) -> impl Iterator<Item = Outgoing> {
+    let mut entries = std::mem::take(&mut message.entries).into_iter().peekable();
+    let appends = message.msg_type() == MessageType::MsgAppend;
+    let mut begun = false;
+    std::iter::from_fn(move || {
+        if begun && entries.peek().is_none() {
+            return None;
+        }
+        begun = true;
+        let mut part = message.clone();
+        let mut bytes = 0;
+        while let Some(entry) = entries.peek() {
+            bytes += entry.encoded_len() as u64;
+            if appends && bytes > MAX_MESSAGE_BYTES && !part.entries.is_empty() {
+                break;
+            }
+            // What follows attaches to this one.
+            (message.index, message.log_term) = (entry.index, entry.term);
+            part.entries.extend(entries.next());
+        }
+        Some(encoded(part))
+    })
+}
+
+fn encoded(message: eraftpb::Message) -> Outgoing {
     let snapshot = (message.msg_type() == MessageType::MsgSnapshot)
         .then(|| message.snapshot.as_ref().map(snapshot_meta))
         .flatten();

@@ -41,6 +41,24 @@ impl Consensus {
         }
     }
 
+    /// Hands leadership over when this member's disk hangs for an election timeout and the others have committed what it
+    /// has not on disk: a leader that can't apply that lets no lease end and answers nobody.
+    pub(super) fn yield_to_working_disks(&mut self) {
+        let log = &self.node.raft.raft_log;
+        if self.unsynced.waits_longer(self.election_ticks) && log.committed > log.persisted {
+            self.yield_leadership();
+        }
+    }
+
+    /// Hands leadership over, where this member has it and another can take it, unless it is on its way already.
+    pub fn yield_leadership(&mut self) {
+        if self.leads() && self.node.raft.lead_transferee.is_none() {
+            if let Some(successor) = self.successor() {
+                self.transfer_leader(successor);
+            }
+        }
+    }
+
     /// The voter to hand leadership to: of those heard of lately, the one that has the most of the log.
     pub fn successor(&self) -> Option<u64> {
         let status = self.status();

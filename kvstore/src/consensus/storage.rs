@@ -17,7 +17,7 @@ pub(super) struct Log {
     pub(super) start: (u64, u64),
     pub(super) applied: u64,
     entries: VecDeque<eraftpb::Entry>,
-    /// What the entries carry.
+    /// What the entries take.
     bytes: usize,
 }
 
@@ -32,7 +32,7 @@ impl Log {
             conf: to_raft_conf(&restored.conf),
             start: restored.start,
             applied: restored.applied,
-            bytes: entries.iter().map(|entry| entry.data.len()).sum(),
+            bytes: entries.iter().map(size).sum(),
             entries,
         }
     }
@@ -53,9 +53,9 @@ impl Log {
         if let Some(first) = entries.first() {
             let kept = first.index.saturating_sub(self.start.0 + 1) as usize;
             let gone = self.entries.iter().skip(kept);
-            self.bytes -= gone.map(|entry| entry.data.len()).sum::<usize>();
+            self.bytes -= gone.map(size).sum::<usize>();
             self.entries.truncate(kept);
-            self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+            self.bytes += entries.iter().map(size).sum::<usize>();
             self.entries.extend(entries);
         }
     }
@@ -65,15 +65,12 @@ impl Log {
         if to > self.start.0 {
             let count = (to - self.start.0) as usize;
             self.start = (to, self.entries[count - 1].term);
-            self.bytes -= self
-                .entries
-                .drain(..count)
-                .map(|entry| entry.data.len())
-                .sum::<usize>();
+            let gone = self.entries.drain(..count);
+            self.bytes -= gone.map(|entry| size(&entry)).sum::<usize>();
         }
     }
 
-    /// The position after which entries carry no more than `most` bytes; the start while a quarter more is carried.
+    /// The position after which entries take no more than `most` bytes; the start while they take up to a quarter more.
     pub(super) fn fitting(&self, most: usize) -> u64 {
         let (mut index, mut left) = (self.start.0, self.bytes);
         if left > most + most / 4 {
@@ -81,7 +78,7 @@ impl Log {
                 if left <= most {
                     break;
                 }
-                left -= entry.data.len();
+                left -= size(entry);
                 index = entry.index;
             }
         }
@@ -101,6 +98,11 @@ impl Log {
             .ok_or(raft::Error::Store(StorageError::Unavailable))?;
         Ok(entry.term)
     }
+}
+
+/// Bytes of memory that an entry takes, about.
+pub(super) fn size(entry: &eraftpb::Entry) -> usize {
+    size_of::<eraftpb::Entry>() + entry.data.len()
 }
 
 impl Storage for Log {

@@ -113,6 +113,9 @@ pub struct PeerProgress {
     pub id: u64,
     pub matched: u64,
     pub next: u64,
+    /// The position after which its entries begin that it may still ask for; where the log has been cut beyond it, it
+    /// gets a snapshot.
+    pub needs: u64,
     pub recent_active: bool,
     pub learner: bool,
 }

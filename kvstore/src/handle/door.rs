@@ -3,6 +3,7 @@
 use tonic::Status;
 
 use super::Handle;
+use crate::etcd_file::KeysHash;
 use crate::peer::{Doorkeeper, PEER_VERSION, REMOVED};
 
 impl Doorkeeper for Handle {
@@ -30,6 +31,10 @@ impl Doorkeeper for Handle {
             return Err(Status::permission_denied(REMOVED));
         }
         Ok(())
+    }
+
+    async fn hash(&self, revision: i64) -> Result<KeysHash, Status> {
+        self.hash_keys(revision).await
     }
 
     fn members(&self) -> crate::pb::peer::MembersResponse {

@@ -11,7 +11,6 @@ use super::Handle;
 use crate::errors::StoreError;
 use crate::membership::Change;
 use crate::pb::etcd;
-use crate::peer;
 use crate::reactor::Input;
 use crate::rpc_data::FORWARDED;
 
@@ -26,6 +25,9 @@ impl Handle {
         }
         if !self.core()?.membership.voters().any(|id| id == to) {
             return Err(StoreError::BadTransferee.into());
+        }
+        if to == self.facts().member_id {
+            return Ok(());
         }
         let (reply, wait) = oneshot::channel();
         self.queue(Input::Transfer { to, reply })?;
@@ -52,12 +54,13 @@ impl Handle {
         if let Some(channel) = channels.get(url) {
             return Ok(channel.clone());
         }
-        let channel = peer::channel(url)?;
+        let channel = self.shared.dialer.channel(url)?;
         channels.insert(url.clone(), channel.clone());
         Ok(channel)
     }
 
-    /// Does something where the leader is: here, or over there by `remote`; repeats until there is an answer or no time.
+    /// Does something where the leader is: here, or over there by `remote`; repeats until there is an answer or no time,
+    /// and at once where leadership goes: one that hangs answers nobody.
     async fn at_leader<T, L, R, F>(&self, forwarded: bool, local: L, remote: R) -> Result<T, Status>
     where
         L: Fn(&Self) -> Result<T, Status>,
@@ -65,7 +68,9 @@ impl Handle {
         F: std::future::Future<Output = Result<T, Status>>,
     {
         let end = tokio::time::Instant::now() + self.limits().request_timeout;
+        let mut leaders = self.shared.leaders.subscribe();
         loop {
+            leaders.borrow_and_update();
             if self.is_leader() {
                 return local(self);
             }
@@ -73,16 +78,23 @@ impl Handle {
                 return Err(StoreError::NotLeader.into());
             }
             if let Ok(channel) = self.leader_channel() {
-                match tokio::time::timeout_at(end, remote(channel)).await {
-                    Ok(Ok(answer)) => return Ok(answer),
-                    Ok(Err(status)) if !is_passing(&status) => return Err(status),
+                let answer = tokio::select! {
+                    answer = tokio::time::timeout_at(end, remote(channel)) => answer.ok(),
+                    _ = leaders.changed() => continue,
+                };
+                match answer {
+                    Some(Ok(answer)) => return Ok(answer),
+                    Some(Err(status)) if !is_passing(&status) => return Err(status),
                     _ => {}
                 }
             }
             if tokio::time::Instant::now() + FORWARD_PAUSE > end {
                 return Err(StoreError::Timeout.into());
             }
-            tokio::time::sleep(FORWARD_PAUSE).await;
+            tokio::select! {
+                _ = leaders.changed() => {}
+                () = tokio::time::sleep(FORWARD_PAUSE) => {}
+            }
         }
     }
 
@@ -153,6 +165,7 @@ impl Handle {
 
     /// Promotes a learner that has caught up, which the leader knows.
     pub async fn promote(&self, id: u64, forwarded: bool) -> Result<Vec<etcd::Member>, Status> {
+        self.refuse_as_learner()?;
         let remote = |channel| async move {
             let mut client = etcd::cluster_client::ClusterClient::new(channel);
             let request = marked(etcd::MemberPromoteRequest { id });

@@ -1,36 +1,48 @@
 //! A member's data directory: founding, joining, or coming back to it.
+//!
+//! Not here: what others say of a member without one (`introduction`).
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::introduction::introduce;
 use super::{io, StartError};
 use crate::apply::Store;
 use crate::config::Config;
 use crate::consensus::{Consensus, Options};
 use crate::disk::{Appender, FileDisk};
 use crate::handle::random_u64;
-use crate::membership::{Member, Membership};
-use crate::peer::ask_members;
+use crate::membership::Membership;
+use crate::peer::Dialer;
 use crate::reactor::{read_membership, MEMBERSHIP_KEY};
 use crate::report;
+use crate::space::Space;
 use crate::wal::{Identity, Wal, WalError};
 
-/// How long the members of an existing cluster are asked for its membership.
-const JOIN_TRIES: u32 = 30;
-const JOIN_PAUSE: Duration = Duration::from_secs(1);
 const IDENTITY_FILE: &str = "member.json";
+pub(super) const STATE_DIR: &str = "state";
 
 /// What a data directory says of its owner; it outlives every flag.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Owner {
-    version: u32,
+    pub version: u32,
     pub cluster_id: u64,
     pub member_id: u64,
     pub name: String,
+}
+
+impl Owner {
+    pub fn new(cluster_id: u64, member_id: u64, name: String) -> Self {
+        Self {
+            version: 1,
+            cluster_id,
+            member_id,
+            name,
+        }
+    }
 }
 
 pub(super) fn lock(dir: &Path) -> Result<File, StartError> {
@@ -56,7 +68,7 @@ fn read_owner(dir: &Path) -> Result<Option<Owner>, StartError> {
 }
 
 /// Written last: a directory without it is one whose founding or joining did not get far, and begins again.
-fn write_owner(dir: &Path, owner: &Owner) -> Result<(), StartError> {
+pub(super) fn write_owner(dir: &Path, owner: &Owner) -> Result<(), StartError> {
     let (path, draft) = (dir.join(IDENTITY_FILE), dir.join("member.json.new"));
     let text = serde_json::to_vec(owner).map_err(|e| StartError::Identity(e.to_string()))?;
     std::fs::write(&draft, text).map_err(io(&draft))?;
@@ -67,91 +79,13 @@ fn write_owner(dir: &Path, owner: &Owner) -> Result<(), StartError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(io(dir))
 }
 
-/// Finds out of which cluster this is a new member: one that it founds, or one that lets it in.
-///
-/// `empty`: its disk holds nothing. Then it can't be a member that ran before: what that one voted and acknowledged is
-/// gone, and to go on under its id could undo both.
-async fn introduce(config: &Config, empty: bool) -> Result<(Owner, Membership), StartError> {
-    let name = config.name.clone();
-    if config.initial_cluster_state == "new" {
-        let membership = Membership::found(&config.founders()?, &config.initial_cluster_token);
-        let member_id = membership
-            .find(&config.initial_advertise_peer_urls)
-            .ok_or_else(|| StartError::Identity(format!("{name} is not among the founders")))?;
-        return Ok((
-            Owner {
-                version: 1,
-                cluster_id: membership.cluster_id,
-                member_id,
-                name,
-            },
-            membership,
-        ));
-    }
-    let mine = &config.initial_advertise_peer_urls;
-    let others: Vec<&String> = config
-        .initial_cluster
-        .iter()
-        .map(|(_, url)| url)
-        .filter(|u| !mine.contains(u))
-        .collect();
-    let mut why = "--initial-cluster names nobody else".to_owned();
-    for _ in 0..JOIN_TRIES {
-        for url in &others {
-            match ask_members(url, 0).await {
-                Ok(answer) => {
-                    let members = answer.members.into_iter().map(|m| {
-                        let learner = m.learner;
-                        let (peer_urls, client_urls) = (m.peer_urls, m.client_urls);
-                        (
-                            m.id,
-                            Member {
-                                id: m.id,
-                                name: m.name,
-                                peer_urls,
-                                client_urls,
-                                learner,
-                            },
-                        )
-                    });
-                    let cluster_id = answer.cluster_id;
-                    let known = Membership {
-                        cluster_id,
-                        members: members.collect(),
-                        ..Membership::default()
-                    };
-                    if let Some(member_id) = known.find(mine) {
-                        let ran = |m: &Member| !m.name.is_empty();
-                        if empty && known.members.get(&member_id).is_some_and(ran) {
-                            return Err(StartError::Join(format!(
-                                "member {member_id:x} has run before, and {} does not hold its data: remove that member \
-                                 from the cluster and add this machine as a new one",
-                                config.data_dir.display()
-                            )));
-                        }
-                        return Ok((
-                            Owner {
-                                version: 1,
-                                cluster_id,
-                                member_id,
-                                name,
-                            },
-                            known,
-                        ));
-                    }
-                    why = format!(
-                        "{url} knows no member with the peer URLs {}; add it first",
-                        mine.join(",")
-                    );
-                }
-                Err(status) => why = format!("{url}: {}", status.message()),
-            }
-        }
-        tokio::time::sleep(JOIN_PAUSE).await;
-    }
-    Err(StartError::Join(format!(
-        "the cluster can't be joined: {why}"
-    )))
+/// Begins a founder's state, be it empty or from a snapshot.
+pub(super) fn found(store: &mut Store, membership: &Membership) -> Result<(), StartError> {
+    let text = serde_json::to_vec(membership).map_err(|e| StartError::Identity(e.to_string()))?;
+    store.set_meta(MEMBERSHIP_KEY, &text);
+    // Founders begin behind an entry that all of them have, so that who comes later gets a snapshot.
+    store.apply(1, 1, Vec::new());
+    Ok(store.flush()?)
 }
 
 pub(super) struct Home {
@@ -162,13 +96,15 @@ pub(super) struct Home {
     pub disk: Appender,
     pub synced: mpsc::UnboundedReceiver<Result<u64, WalError>>,
     pub state_dir: PathBuf,
+    pub space: Space,
 }
 
 /// Opens the data directory, or makes it one of a new member.
-pub(super) async fn settle(config: &Config) -> Result<Home, StartError> {
+pub(super) async fn settle(config: &Config, dialer: &Dialer) -> Result<Home, StartError> {
     let dir = &config.data_dir;
-    let state_dir = dir.join("state");
+    let state_dir = dir.join(STATE_DIR);
     let wal_dir = dir.join("wal");
+    let mut space = Space::open(dir, config.quota_backend_bytes).map_err(io(dir))?;
     let known = read_owner(dir)?;
     let (owner, introduced) = match known.clone() {
         Some(owner) => (owner, None),
@@ -178,24 +114,19 @@ pub(super) async fn settle(config: &Config) -> Result<Home, StartError> {
                     std::fs::remove_dir_all(part).map_err(io(part))?;
                 }
             }
-            let (owner, membership) = introduce(config, true).await?;
+            let (owner, membership) = introduce(config, dialer, true).await?;
             (owner, Some(membership))
         }
     };
     let mut store = Store::open(&state_dir)?;
     let founding = introduced.is_some() && config.initial_cluster_state == "new";
     if let (Some(membership), true) = (&introduced, founding) {
-        let text =
-            serde_json::to_vec(membership).map_err(|e| StartError::Identity(e.to_string()))?;
-        store.set_meta(MEMBERSHIP_KEY, &text);
-        // Founders begin behind an entry that all of them have, so that who comes later gets a snapshot.
-        store.apply(1, 1, Vec::new());
-        store.flush();
+        found(&mut store, membership)?;
     }
     let membership = match introduced {
         Some(membership) => membership,
         // Who joined and was stopped before the first snapshot has no membership yet.
-        None if store.applied().0 == 0 => introduce(config, false).await?.1,
+        None if store.applied().0 == 0 => introduce(config, dialer, false).await?.1,
         None => read_membership(&store)?,
     };
     let conf = if store.applied().0 == 0 {
@@ -222,6 +153,7 @@ pub(super) async fn settle(config: &Config) -> Result<Home, StartError> {
     if known.is_none() {
         write_owner(dir, &owner)?;
     }
+    space.reserve().map_err(io(dir))?;
     let boot = random_u64()?;
     let options = Options {
         election_ticks: config.election_ticks(),
@@ -238,6 +170,7 @@ pub(super) async fn settle(config: &Config) -> Result<Home, StartError> {
         disk,
         synced,
         state_dir,
+        space,
     })
 }
 

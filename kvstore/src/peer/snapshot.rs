@@ -6,31 +6,43 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
-use super::{client, closing, PeerEvent};
+use super::{closing, Dialer, PeerEvent};
 use crate::apply::Store;
 use crate::backend::BackendError;
 use crate::consensus::restamp_snapshot;
 use crate::log::SnapshotMeta;
 use crate::pb::peer::{Hello, SnapshotChunk};
 use crate::report;
-use crate::snapshot::Export;
+use crate::snapshot::{Export, IncomingDir};
 
 /// A snapshot that takes longer is given up and tried again.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Chunks of a snapshot that wait between the disk and the network.
 const CHUNKS_AHEAD: usize = 8;
-/// Pause before a chunk is offered again to a network that is slower than the disk.
-const FULL_PAUSE: Duration = Duration::from_millis(2);
 
-/// A received state: while this is held no other is received in its place.
-#[derive(Debug)]
+/// A received state, open and laid beside the one that it is to replace; while this is held no other is received. The
+/// fields go in this order when nobody takes it.
 pub struct Received {
-    _place: tokio::sync::OwnedMutexGuard<()>,
+    pub store: Box<Store>,
+    pub incoming: IncomingDir,
+    pub place: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl std::fmt::Debug for Received {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Received").field(&self.incoming).finish()
+    }
+}
+
+impl Received {
+    /// Removes it on a thread that may block.
+    pub fn discard(self) {
+        tokio::task::spawn_blocking(move || drop(self));
+    }
 }
 
 /// Lays the state that comes beside the one in `dir`.
@@ -43,7 +55,12 @@ pub(super) async fn receive(
     let place = place.map_err(|_| Status::unavailable("another snapshot is on its way here"))?;
     let (parts, mut queue) = mpsc::channel(CHUNKS_AHEAD);
     let writer = tokio::task::spawn_blocking(move || {
-        Store::receive(&dir, std::iter::from_fn(|| queue.blocking_recv())).map(|()| place)
+        let chunks = std::iter::from_fn(|| queue.blocking_recv());
+        Store::receive(&dir, chunks).map(|(store, incoming)| Received {
+            store: Box::new(store),
+            incoming,
+            place,
+        })
     });
     let mut count = 0;
     while let Some(chunk) = chunks.message().await? {
@@ -58,15 +75,15 @@ pub(super) async fn receive(
         }
     }
     drop(parts);
-    let place = writer
+    writer
         .await
         .map_err(|_| closing())?
-        .map_err(|e| Status::data_loss(e.to_string()))?;
-    Ok(Received { _place: place })
+        .map_err(|e| Status::data_loss(e.to_string()))
 }
 
 /// Tries each URL once; the event says how it went.
 pub(super) async fn send(
+    dialer: Dialer,
     hello: Hello,
     urls: Vec<String>,
     message: Bytes,
@@ -78,7 +95,7 @@ pub(super) async fn send(
     for url in &urls {
         match tokio::time::timeout(
             SNAPSHOT_TIMEOUT,
-            push_snapshot(url, hello, &message, &export),
+            push_snapshot(&dialer, url, hello, &message, &export),
         )
         .await
         {
@@ -111,24 +128,18 @@ fn feed(
         let _ = head.send(meta);
     };
     export.read(begin, |data| {
-        let mut piece = SnapshotChunk {
+        let piece = SnapshotChunk {
             hello: None,
             message: Bytes::new(),
             crc: crc32fast::hash(&data),
             data,
         };
-        loop {
-            piece = match pieces.try_send(piece) {
-                Ok(()) => return true,
-                Err(TrySendError::Full(piece)) if !export.is_closing() => piece,
-                Err(_) => return false,
-            };
-            std::thread::sleep(FULL_PAUSE);
-        }
+        export.offer(pieces, piece)
     })
 }
 
 async fn push_snapshot(
+    dialer: &Dialer,
     url: &str,
     hello: Hello,
     message: &Bytes,
@@ -151,7 +162,8 @@ async fn push_snapshot(
             crc: 0,
         };
         let rest = tokio_stream::wrappers::ReceiverStream::new(queue);
-        client(url)?
+        dialer
+            .client(url)?
             .snapshot(stream::iter([first]).chain(rest))
             .await
     };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{mpsc, Semaphore};
 use tokio::task::AbortHandle;
 use tonic::Status;
 
@@ -22,7 +22,14 @@ pub enum Outcome {
 
 pub(super) struct Running {
     pub task: AbortHandle,
-    pub credits: Option<Arc<Semaphore>>,
+    pub watch: Option<Following>,
+}
+
+/// Python's side of a watch.
+pub(super) struct Following {
+    /// Batches that may come.
+    pub credits: Arc<Semaphore>,
+    pub asks: mpsc::Sender<()>,
 }
 
 pub(super) struct Shared {
@@ -72,7 +79,7 @@ impl Shared {
     }
 }
 
-pub(super) fn runtime() -> PyResult<&'static Runtime> {
+pub(crate) fn runtime() -> PyResult<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);

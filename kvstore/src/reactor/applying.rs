@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use super::changes::save_membership;
-use super::{store_of, Broken, Reactor};
-use crate::apply::{Outcome, Response};
+use super::{Broken, Reactor};
+use crate::apply::{Outcome, Response, Store};
 use crate::command::{decode_batch, Command, Proposal};
 use crate::consensus::{Body, Committed};
 use crate::errors::StoreError;
@@ -12,14 +12,27 @@ use crate::handle::Core;
 
 /// Ticks that a write of an earlier term may still take to come by the next leader's hand.
 const DOUBT_TICKS: u64 = 3;
+/// Bytes of committed entries that wait to be applied before this member takes no more entries.
+const MAX_UNAPPLIED_BYTES: usize = 64 << 20;
 
 impl Reactor {
+    /// Takes committed entries in; they are applied now, or when the disk behind the state has caught up.
     pub(super) fn apply(&mut self, entries: Vec<Committed>) -> Result<(), Broken> {
+        self.waiting.unapplied_bytes += entries.iter().map(carried).sum::<usize>();
+        self.waiting.unapplied.extend(entries);
+        self.apply_waiting()
+    }
+
+    pub(super) fn apply_waiting(&mut self) -> Result<(), Broken> {
         let handle = self.handle.clone();
         let mut core = handle.core()?;
         let mut last = 0;
         let mut redial = false;
-        for entry in entries {
+        while !store_of(&mut core)?.is_behind() {
+            let Some(entry) = self.waiting.unapplied.pop_front() else {
+                break;
+            };
+            self.waiting.unapplied_bytes -= carried(&entry);
             last = entry.index;
             let (index, term) = (entry.index, entry.term);
             match entry.body {
@@ -52,8 +65,16 @@ impl Reactor {
             return Err(Broken::State(why));
         }
         drop(core);
+        self.judge_space()?;
+        self.consensus
+            .hold_entries(self.waiting.unapplied_bytes > MAX_UNAPPLIED_BYTES);
+        if last == 0 {
+            return Ok(());
+        }
+        self.waiting.unapplied_ticks = 0;
         self.consensus.applied(last);
         handle.facts().applied.store(last, Ordering::Relaxed);
+        handle.applied_more().notify_waiters();
         if redial {
             self.dial()?;
         }
@@ -93,17 +114,23 @@ impl Reactor {
         proposals: Vec<Proposal>,
     ) -> Result<(), Broken> {
         let mut revoked = Vec::new();
-        let mut described = false;
-        for proposal in &proposals {
+        let (mut described, mut judged) = (false, false);
+        let me = self.me();
+        for (at, proposal) in proposals.iter().enumerate() {
             match &proposal.command {
-                Some(Command::LeaseRevoke(id)) => revoked.push(*id),
+                Some(Command::LeaseRevoke(id)) => revoked.push((at, *id)),
                 Some(Command::MemberAttributes(attributes)) => {
                     if let Some(member) = core.membership.members.get_mut(&attributes.id) {
                         member.name.clone_from(&attributes.name);
                         member.client_urls.clone_from(&attributes.client_urls);
+                        if member.id != me && member.log_version < attributes.log_version {
+                            self.handle.newcomers().notify_one();
+                        }
+                        member.log_version = attributes.log_version;
                         described = true;
                     }
                 }
+                Some(Command::Auth(_)) => judged = true,
                 _ => {}
             }
         }
@@ -111,9 +138,18 @@ impl Reactor {
             save_membership(core)?;
         }
         let outcomes = store_of(core)?.apply(index, term, proposals);
+        if judged {
+            self.rejudge(core)?;
+        }
         let now = self.handle.now_ms();
-        for id in revoked {
-            core.lessor.revoked(id);
+        for (at, id) in revoked {
+            // One that is refused goes on, and ends when it ends.
+            if outcomes
+                .get(at)
+                .is_some_and(|outcome| outcome.result.is_ok())
+            {
+                core.lessor.revoked(id);
+            }
         }
         for Outcome {
             origin,
@@ -136,4 +172,28 @@ impl Reactor {
         }
         Ok(())
     }
+}
+
+impl Reactor {
+    /// Users or roles may have changed: each watch stream looks whether its watches are still permitted.
+    fn rejudge(&self, core: &mut Core) -> Result<(), Broken> {
+        self.handle.note_auth(store_of(core)?);
+        for stream in core.streams.values() {
+            stream.notify.notify_one();
+        }
+        Ok(())
+    }
+}
+
+fn carried(entry: &Committed) -> usize {
+    match &entry.body {
+        Body::Normal(data) | Body::ConfChange(data) => data.len(),
+        Body::Empty => 0,
+    }
+}
+
+pub(super) fn store_of(core: &mut Core) -> Result<&mut Store, Broken> {
+    core.store
+        .as_mut()
+        .ok_or_else(|| Broken::State("it is being replaced".into()))
 }

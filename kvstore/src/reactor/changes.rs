@@ -1,9 +1,12 @@
 //! Changes of the membership: proposed, judged where all agree on what came before, applied.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
+use super::applying::store_of;
 use super::types::Reply;
-use super::{store_of, Broken, Reactor};
+use super::{Broken, Reactor};
 use crate::apply::Store;
 use crate::consensus::{Refused, Role};
 use crate::errors::StoreError;
@@ -29,7 +32,10 @@ impl Reactor {
     ) -> Result<(), Broken> {
         let verdict = {
             let core = self.handle.core()?;
-            let connected = |id| id == self.me() || self.peers.connected(id);
+            let connected = |id| match self.peers.connected_for(id) {
+                None if id == self.me() => Some(Duration::MAX),
+                since => since,
+            };
             let strict = || {
                 core.membership.check_started(&change)?;
                 core.membership.check_connected(&change, connected)
@@ -59,8 +65,9 @@ impl Reactor {
                         .find(|p| p.id == id)
                         .map_or(0, |p| p.matched)
                 };
-                // Etcd's rule: nine tenths of what the leader has.
-                if matched(*id) * 10 < matched(status.id) * 9 {
+                // Etcd's rule: nine tenths of what the leader has. One that has it and is gone would be a vote that is lost.
+                let gone = self.peers.connected_for(*id).is_none();
+                if gone || matched(*id) * 10 < matched(status.id) * 9 {
                     return Err(StoreError::LearnerNotReady);
                 }
             }
@@ -111,6 +118,9 @@ impl Reactor {
                 core.overrides.remove(id);
             }
             save_membership(core)?;
+            if let Change::Remove { id } = ticket.change {
+                store_of(core)?.member_left(id);
+            }
             if (Change::Remove { id: self.me() }) == ticket.change {
                 self.waiting.removed_at = Some(Instant::now());
             }

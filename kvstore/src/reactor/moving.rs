@@ -8,10 +8,12 @@ use tokio::time::Instant;
 use super::changes::read_membership;
 use super::types::{Incoming, Leaving};
 use super::{Broken, Reactor};
-use crate::apply::Store;
 use crate::consensus::Outgoing;
 use crate::handle::Core;
 use crate::log::SnapshotMeta;
+use crate::peer::Received;
+use crate::report;
+use crate::snapshot::adopt;
 
 /// How long clients may take for their last answers when a member stops.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -27,7 +29,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Replaces the state by the snapshot that came; the log follows only when that is safe on disk.
+    /// Replaces the state by the snapshot that came; on disk it does so before the log tells of it.
     pub(super) fn install(&mut self, meta: &SnapshotMeta) -> Result<(), Broken> {
         let Some(Incoming {
             meta: announced,
@@ -45,12 +47,32 @@ impl Reactor {
             ));
         }
         let mut core = self.handle.core()?;
-        let counts = core.store.take().map(|store| store.counts().clone());
-        let mut store = Store::adopt(&self.state_dir).map_err(|e| Broken::State(e.to_string()))?;
-        drop(received);
-        store.count_in(counts.unwrap_or_default());
+        let Received {
+            mut store,
+            incoming,
+            place,
+        } = received;
+        if let Some(old) = core.store.take() {
+            // Who waits for the end of a compaction looks again.
+            old.swept().notify_waiters();
+            store.count_in(old.counts().clone());
+            store.take_tokens_of(&old);
+            // It waits for who still reads it, and much memory goes with it.
+            tokio::task::spawn_blocking(move || drop(old));
+        }
+        let dir = self.state_dir.clone();
+        self.disk.first(move || {
+            let adopted = adopt(&dir, incoming);
+            drop(place);
+            adopted.map_err(std::io::Error::other)
+        });
         core.membership = read_membership(&store)?;
-        core.store = Some(store);
+        self.handle.note_auth(&store);
+        core.store = Some(*store);
+        // The snapshot is of a later entry than these.
+        self.waiting.unapplied.clear();
+        self.waiting.unapplied_bytes = 0;
+        self.consensus.hold_entries(false);
         // Watchers may have missed revisions.
         end_watches(&core);
         drop(core);
@@ -58,8 +80,11 @@ impl Reactor {
             .facts()
             .applied
             .store(meta.index, Ordering::Relaxed);
-        // An election before the next entry must not look for entries that the snapshot stands for.
-        self.consensus.applied(meta.index);
+        self.handle.applied_more().notify_waiters();
+        report!(
+            "kvstore: the state was replaced by the snapshot of entry {}",
+            meta.index
+        );
         self.dial()?;
         // The sender may have given up; raft's own answer tells it too.
         let _ = done.send(Ok(()));

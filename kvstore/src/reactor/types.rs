@@ -6,9 +6,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::alarms::Telling;
 use crate::apply::Response;
+use crate::auth::Caller;
+use crate::budget::Share;
 use crate::command::{Command, Proposal};
-use crate::consensus::Refused;
+use crate::consensus::{Committed, Refused};
 use crate::errors::StoreError;
 use crate::log::SnapshotMeta;
 use crate::membership::Change;
@@ -21,7 +24,10 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub enum Input {
     Write {
         command: Command,
+        caller: Option<Caller>,
         reply: Reply<(Response, i64)>,
+        /// Of what may wait; it goes when nobody waits any more.
+        share: Share,
     },
     Read {
         reply: Reply<()>,
@@ -48,6 +54,8 @@ pub enum End {
 pub enum Broken {
     #[error("{0}")]
     Log(#[from] WalError),
+    #[error("the room on the disk can't be judged: {0}")]
+    Space(#[from] std::io::Error),
     #[error("the state can't be saved: {0}")]
     State(String),
     #[error("{0}")]
@@ -76,6 +84,8 @@ pub(super) struct Write {
     pub(super) term: u64,
     /// Once it should have been applied and was not: the tick at which it is given up.
     pub(super) doubt: Option<u64>,
+    /// None for the member's own.
+    pub(super) _share: Option<Share>,
 }
 
 impl From<Reply<(Response, i64)>> for Write {
@@ -84,6 +94,7 @@ impl From<Reply<(Response, i64)>> for Write {
             reply,
             term: 0,
             doubt: None,
+            _share: None,
         }
     }
 }
@@ -106,12 +117,20 @@ pub struct Waiting {
     pub(super) changes: HashMap<u64, Reply<()>>,
     pub(super) transfer: Option<(u64, Reply<()>)>,
     pub(super) incoming: Option<Incoming>,
+    /// Committed entries that wait until the disk behind the state has caught up, and the bytes that they carry.
+    pub(super) unapplied: VecDeque<Committed>,
+    pub(super) unapplied_bytes: usize,
+    /// Ticks since the last of them was applied.
+    pub(super) unapplied_ticks: usize,
     /// Reads that wait for a leader to be known.
     pub(super) leaderless: Vec<Reply<()>>,
     pub(super) ticks: u64,
+    /// Whether the log waits for room on the disk.
+    pub(super) log_full: bool,
     pub(super) removed_at: Option<Instant>,
     pub(super) leaving: Option<Leaving>,
     pub(super) leading: bool,
+    pub(super) telling: Telling,
 }
 
 impl Waiting {

@@ -19,7 +19,7 @@ pub trait Disk {
 
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
-    #[error("the disk of the log is full: {0}; free some space, then start this member again")]
+    #[error("the disk of the log is full: {0}; free some space")]
     NoSpace(io::Error),
     #[error("the log can not be read or written: {0}")]
     Io(io::Error),

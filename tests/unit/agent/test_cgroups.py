@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent import cgroups
-from agent.cgroups import Cgroup, CgroupError, Hierarchy, Layout, Limits, detect, own_root, weight_of_shares, writes
+from agent.cgroups import Cgroup, CgroupError, Limits, weight_of_shares, writes
+from agent.hierarchies import Hierarchy, Layout, detect, own_root
 
 
 def tree(version: int, *controllers: str, own: str = "") -> Hierarchy:

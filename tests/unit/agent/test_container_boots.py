@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import socket
 from dataclasses import replace
@@ -13,8 +14,9 @@ import pytest
 from agent.containers.container import LOST_CODE, Containers
 from agent.containers.life import Conflict
 from agent.containers.records import Record, Records
+from agent.containers.rootfs import TRASH
 from agent.docker_steps import UnitContainer
-from agent.units.docker_line import ContainerOptions
+from agent.units.docker_options import ContainerOptions
 from tests.lab import busybox
 
 BOOT, BEFORE = "this", "before"
@@ -109,6 +111,29 @@ def test_a_units_container_that_was_made_and_never_noted_gives_its_name_back(tmp
     assert second != first and left == [second]
 
 
+def test_who_removes_a_container_does_not_wait_for_its_volumes_to_be_deleted(tmp_path: Path) -> None:
+    record = saved(tmp_path / "data", "aaaa", 1, boot=BOOT, state="exited")
+    volumes = tmp_path / "data" / "volumes"
+    volume, left = (place / f"{record.id[:32]}-0" for place in (volumes, volumes / TRASH))
+    for path in (volume, volumes / "named"):
+        path.mkdir(parents=True)
+        (path / "file").touch()
+
+    async def boot() -> None:
+        containers = Containers(tmp_path / "data", tmp_path / "run", BOOT)
+        await containers.adopt()
+        await containers.remove(record.id, force=False, volumes=True)
+        assert not volume.exists() and (left / "file").exists()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(containers.run())
+            while left.exists():
+                await asyncio.sleep(0.01)
+            running.cancel()
+
+    asyncio.run(boot())
+    assert (volumes / "named" / "file").exists()
+
+
 def test_a_monitor_that_does_not_answer_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.monitor.link.ANSWER_TIMEOUT_S", 0.1)
     monkeypatch.setattr("agent.monitor.link.RETRY_S", 0.1)
@@ -118,7 +143,8 @@ def test_a_monitor_that_does_not_answer_is_asked_again(tmp_path: Path, monkeypat
 
     async def boot() -> tuple[str, str, int]:
         with socket.socket(socket.AF_UNIX) as silent:
-            silent.bind(str(run / "control"))
+            with contextlib.chdir(run):  # its whole path may be longer than a socket's address
+                silent.bind("control")
             silent.listen()
             containers = Containers(tmp_path / "data", tmp_path / "run", BOOT)
             await containers.adopt()

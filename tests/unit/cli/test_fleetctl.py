@@ -110,7 +110,17 @@ async def test_templates_and_globs(tmp_path: Path) -> None:
         assert sorted(line.split()[1] for line in started) == ["web@1.service", "web@2.service"]
         (tmp_path / "web@.service").unlink()
         assert (await fleetctl.run("start", "web@3")).code == 1
+        fleetctl.file("web@.service")
+        await fleetctl.ok("submit", "web@.service")
+        refused = await fleetctl.run("start", "web@.service")
+        assert (refused.code, "web@.service is a template: name an instance of it" in refused.err) == (1, True), refused
+        (tmp_path / "web@.service").unlink()
         assert len((await fleetctl.ok("stop", "web@*")).splitlines()) == 2
+        idle = await fleetctl.run("stop", "web@.service")
+        assert (idle.code, idle.err) == (1, "Unable to stop unit web@.service in state inactive.\n")
+        again = (await fleetctl.ok("start", "web@*")).splitlines()
+        assert sorted(line.split()[1] for line in again) == ["web@1.service", "web@2.service"]
+        await fleetctl.ok("destroy", "web@.service")
         assert json.loads(await fleetctl.ok("destroy", "--json", "web@*")) == [
             {"unit": "web@1.service", "state": "destroyed"},
             {"unit": "web@2.service", "state": "destroyed"},

@@ -188,12 +188,15 @@ def test_leftovers_of_a_killed_lab_are_found(tmp_path: Path) -> None:
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            labs.down(name)
+            with labs.lock(name):
+                labs.down(name)
             assert not Cgroup(name, root="fleet-lab").exists()
             assert not switch.exists(name)
             assert name not in labs.names()
+            assert not list(labs.STATE_DIR.glob(f"{name}*"))
     finally:
-        labs.down(name)
+        with labs.lock(name):
+            labs.down(name)
 
 
 def test_rules_of_cuts() -> None:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from agent.interfaces import UnitState
 from fleetd.api import streams
 from fleetd.api.client import ApiClient, ClientError
+from fleetd.api.metrics import Metrics
 from fleetd.api.server import ApiServer
 from fleetd.engine import Engine
 from fleetd.registry import Registry, keys, records
+from fleetd.registry import registry as registry_module
 from fleetd.registry.follow import Changed, Listed
 from fleetd.registry.many import Wanted, write_many
 from fleetd.registry.records import Machine, Placed, Wish
 from kvstore.client import Client
-from kvstore.model import Event, KeyValue, RangeResult
+from kvstore.model import Event, KeyValue, RangeResult, TxnResult
 from tests.unit.fleetd.world import Member, members, store, until
 
 OPTIONS = [{"section": "Service", "name": "ExecStart", "value": "/bin/sleep 9"}]
@@ -53,6 +57,25 @@ async def served(directory: Path) -> AsyncIterator[tuple[ApiClient, Registry, li
 
 async def ask(api: ApiClient, method: str, path: str, body: Any = None) -> Any:
     return await asyncio.to_thread(api.request, method, path, body)
+
+
+async def test_metrics_need_neither_cluster_nor_store(tmp_path: Path) -> None:
+    socket = tmp_path / "fleet.sock"
+    metrics = Metrics({"engine": Counter(txn=2, range=1), "machine": Counter()}, lambda: True)
+    async with Client(["http://127.0.0.1:1"]) as client:
+        registry = Registry(client, "a" * 32)
+        server = ApiServer(socket, registry, metrics=metrics, joined=lambda: "It is in no cluster yet.")
+        await server.start()
+        connector = aiohttp.UnixConnector(str(socket))
+        async with aiohttp.ClientSession(connector=connector) as session, session.get("http://fleet/metrics") as answer:
+            assert answer.status == 200 and answer.content_type == "text/plain"
+            lines = [line for line in (await answer.text()).splitlines() if not line.startswith("#")]
+        await server.stop()
+    assert lines == [
+        "fleetd_engine_leads 1",
+        'fleetd_store_requests_total{sender="engine",request="range"} 1',
+        'fleetd_store_requests_total{sender="engine",request="txn"} 2',
+    ]
 
 
 async def refused(api: ApiClient, method: str, path: str, body: Any = None) -> tuple[int, str]:
@@ -182,8 +205,15 @@ class Reading(Client):
         self.records += len(found.kvs)
         return found
 
+    async def txn(self, *args: Any, **kwargs: Any) -> TxnResult:
+        done = await super().txn(*args, **kwargs)
+        self.records += sum(len(one.kvs) for one in done.responses if isinstance(one, RangeResult))
+        return done
 
-async def test_a_request_reads_what_it_answers_and_no_other_units(tmp_path: Path) -> None:
+
+async def test_a_request_reads_what_it_answers_and_no_other_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with store(tmp_path) as url:
         client = Reading([url])
         registry = Registry(client, "a" * 32)
@@ -204,8 +234,14 @@ async def test_a_request_reads_what_it_answers_and_no_other_units(tmp_path: Path
             ("/fleetd/v1/explain/u007.service", 20),
             ("/fleet/v1/units/u007.service", 20),
             ("/fleet/v1/state?unitName=u007.service", 20),
-            ("/fleet/v1/units", 120),
+            ("/fleet/v1/units", 320),
+            ("/fleet/v1/state", 220),
+            (f"/fleet/v1/state?machineID={machines[1]}", 220),
+            ("/fleet/v1/units as with many machines", 320),
         ):
+            if path.endswith(" as with many machines"):
+                path = path.removesuffix(" as with many machines")
+                monkeypatch.setattr(registry_module, "LOOKUPS", 1)
             client.records = 0
             await ask(api, "GET", path)
             assert client.records <= most, path
@@ -213,6 +249,14 @@ async def test_a_request_reads_what_it_answers_and_no_other_units(tmp_path: Path
         assert [(unit["name"], unit["machineID"], unit["currentState"]) for unit in units] == [
             (name, machines[index % 2], "launched") for index, name in enumerate(names)
         ]
+        states = await asyncio.to_thread(api.fleet_states)
+        assert sorted((state["name"], state["machineID"]) for state in states) == [
+            (name, machines[index % 2]) for index, name in enumerate(names)
+        ]
+        await client.delete(keys.placement(machines[1], "u001.service"))
+        states = (await ask(api, "GET", f"/fleet/v1/state?machineID={machines[1]}"))["states"]
+        assert states[0]["name"] == "u003.service", "what is placed there no more is not told"
+        assert {state["machineID"] for state in states} == {machines[1]}
         (shown,) = (await ask(api, "GET", "/fleet/v1/state?unitName=u007.service"))["states"]
         assert (shown["name"], shown["machineID"]) == ("u007.service", machines[1])
         assert (await ask(api, "GET", f"/fleet/v1/state?unitName=u007.service&machineID={machines[0]}"))["states"] == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from fleetd.engine import Engine
+from fleetd.engine import Engine, files
 from fleetd.engine import leader as leader_module
 from fleetd.engine.commit import Deposed, commit
 from fleetd.engine.decisions import Explain, Place, Unplace
@@ -17,7 +18,7 @@ from fleetd.registry import Registry, keys
 from fleetd.registry.follow import Changed, Listed, follow, list_prefix
 from fleetd.registry.records import Placed
 from kvstore.client import Client, prefix_end
-from tests.unit.fleetd.world import Member, members, store, until
+from tests.unit.fleetd.world import Member, members, store, store_process, until
 
 TEXT = "[Service]\nExecStart=/bin/sleep 1000\n"
 
@@ -28,19 +29,9 @@ def url(tmp_path: Path) -> Iterator[str]:
         yield found
 
 
-class CountingClient(Client):
-    """Counts Range requests; the engine's transactions have none inside."""
-
-    ranges = 0
-
-    async def get(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
-        self.ranges += 1
-        return await super().get(*args, **kwargs)  # type: ignore[arg-type]
-
-
 @asynccontextmanager
-async def engine(url: str, machine: str, *, booted: bool = False) -> AsyncIterator[tuple[Engine, CountingClient]]:
-    client = CountingClient([url])
+async def engine(url: str, machine: str, *, booted: bool = False) -> AsyncIterator[tuple[Engine, Client]]:
+    client = Client([url])
     leader = Engine(client, machine, booted=booted)
     task = asyncio.create_task(leader.run())
     try:
@@ -56,13 +47,13 @@ async def test_a_thousand_units_are_placed_without_a_range_request(url: str) -> 
     async with members(client, "a", "b", "c") as machines, engine(url, "a") as (leader, counted):
         await until(lambda: leader.leading)
         await asyncio.sleep(0.3)
-        counted.ranges = 0
+        before = counted.requests["range"]
         registry = Registry(client, "a")
         for start in range(0, 1000, 50):
             names = [f"u{i}.service" for i in range(start, start + 50)]
             assert all(await asyncio.gather(*(registry.create_unit(name, TEXT, "launched") for name in names)))
         await until(lambda: sum(len(m.placed) for m in machines) == 1000, 30)
-        assert counted.ranges == 0
+        assert before and counted.requests["range"] == before
         assert sorted(len(m.placed) for m in machines) == [333, 333, 334]
     await client.close()
 
@@ -152,6 +143,25 @@ async def test_only_a_booted_machine_counts_what_it_could_not_see_as_a_silence(u
             await asyncio.sleep(0.02)
         assert bool(await registry.alarm()) == booted
     await client.close()
+
+
+async def test_a_plan_that_asks_nobody_does_not_hide_the_store_s_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_module, "LEASE_TTL_S", 1)
+    monkeypatch.setattr(files, "LOOK_EVERY_S", 0.2)
+    with store_process(tmp_path) as (url, process):
+        client = Client([url])
+        async with engine(url, "a") as (leader, _):
+            await until(lambda: leader.leading)
+            assert not await Registry(client, "a").alarm()
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(3)
+            process.send_signal(signal.SIGCONT)
+            async with asyncio.timeout(10):
+                while not await Registry(client, "a").alarm():
+                    await asyncio.sleep(0.02)
+        await client.close()
 
 
 async def test_a_listing_older_than_the_last_write_places_nothing_twice(

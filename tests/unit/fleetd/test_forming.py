@@ -9,11 +9,11 @@ from fleetd import store
 from fleetd.config import Config
 from fleetd.forming import (
     AskPledges,
+    ClusterRecord,
     Found,
     Join,
     Peer,
     PledgeAnswer,
-    Record,
     Step,
     Wait,
     answer_pledge,
@@ -26,16 +26,16 @@ def peer(name: str, cluster: str = "", pledged_to: str = "") -> Peer:
     return Peer(name, f"{name}:7480", cluster, pledged_to, 3)
 
 
-def step(me: str, record: Record, *peers: Peer, granted: tuple[str, ...] = (), expect: int = 3) -> Step:
+def step(me: str, record: ClusterRecord, *peers: Peer, granted: tuple[str, ...] = (), expect: int = 3) -> Step:
     return decide(me, expect, record, {p.machine_id: p for p in peers}, frozenset(granted))
 
 
 def test_alone_with_expect_one_founds_at_once() -> None:
-    assert step("a", Record(), expect=1) == Found()
+    assert step("a", ClusterRecord(), expect=1) == Found()
 
 
 def test_too_few_machines_says_who_is_here() -> None:
-    match step("a", Record(), peer("b")):
+    match step("a", ClusterRecord(), peer("b")):
         case Wait(why):
             assert why == "2 of 3 machines are here: a, b; waiting for the others"
         case other:
@@ -43,34 +43,34 @@ def test_too_few_machines_says_who_is_here() -> None:
 
 
 def test_only_the_lowest_id_asks_for_pledges() -> None:
-    assert step("a", Record(), peer("b"), peer("c")) == AskPledges((peer("b"), peer("c")))
-    assert isinstance(step("b", Record(), peer("a"), peer("c")), Wait)
+    assert step("a", ClusterRecord(), peer("b"), peer("c")) == AskPledges((peer("b"), peer("c")))
+    assert isinstance(step("b", ClusterRecord(), peer("a"), peer("c")), Wait)
 
 
 def test_it_asks_only_those_who_have_not_granted() -> None:
-    assert step("a", Record(), peer("b"), peer("c"), granted=("b",)) == AskPledges((peer("c"),))
+    assert step("a", ClusterRecord(), peer("b"), peer("c"), granted=("b",)) == AskPledges((peer("c"),))
 
 
 def test_it_founds_with_all_pledges_and_not_with_fewer() -> None:
-    assert step("a", Record(), peer("b"), peer("c"), granted=("b", "c")) == Found()
-    assert step("a", Record(), peer("b"), peer("c"), granted=("b", "gone")) != Found()
+    assert step("a", ClusterRecord(), peer("b"), peer("c"), granted=("b", "c")) == Found()
+    assert step("a", ClusterRecord(), peer("b"), peer("c"), granted=("b", "gone")) != Found()
 
 
 def test_a_crash_while_founding_is_resumed() -> None:
-    assert step("a", Record(phase="founding", cluster_id="x")) == Found()
+    assert step("a", ClusterRecord(phase="founding", cluster_id="x")) == Found()
 
 
 def test_a_formed_cluster_is_joined_and_never_founded_beside() -> None:
-    got = step("a", Record(), peer("b", "x"), peer("c", "x"), granted=("b", "c"))
+    got = step("a", ClusterRecord(), peer("b", "x"), peer("c", "x"), granted=("b", "c"))
     assert got == Join("x", ("b:7480", "c:7480"))
 
 
 def test_a_pledged_machine_joins_whatever_cluster_was_formed() -> None:
-    assert step("b", Record(pledged_to="a", pledged_address="a:7480"), peer("c", "x")) == Join("x", ("c:7480",))
+    assert step("b", ClusterRecord(pledged_to="a", pledged_address="a:7480"), peer("c", "x")) == Join("x", ("c:7480",))
 
 
 def test_two_clusters_of_one_name_are_refused() -> None:
-    match step("a", Record(), peer("b", "x"), peer("c", "y")):
+    match step("a", ClusterRecord(), peer("b", "x"), peer("c", "y")):
         case Wait(why):
             assert "two clusters of this name exist (x, y)" in why
         case other:
@@ -78,7 +78,7 @@ def test_two_clusters_of_one_name_are_refused() -> None:
 
 
 def test_a_lost_holder_is_named_with_the_way_out() -> None:
-    match step("b", Record(pledged_to="a", pledged_address="a:7480"), peer("c")):
+    match step("b", ClusterRecord(pledged_to="a", pledged_address="a:7480"), peer("c")):
         case Wait(why):
             assert "pledged to a, which does not answer at a:7480" in why and "forget-pledge" in why
         case other:
@@ -86,34 +86,34 @@ def test_a_lost_holder_is_named_with_the_way_out() -> None:
 
 
 def test_a_free_machine_grants_and_grants_again() -> None:
-    assert answer_pledge("b", Record(), "a", False, None) == PledgeAnswer(True)
-    assert answer_pledge("b", Record(pledged_to="a"), "a", False, None) == PledgeAnswer(True)
+    assert answer_pledge("b", ClusterRecord(), "a", False, None) == PledgeAnswer(True)
+    assert answer_pledge("b", ClusterRecord(pledged_to="a"), "a", False, None) == PledgeAnswer(True)
 
 
 def test_a_bound_machine_refuses_while_its_holder_may_found() -> None:
-    bound = Record(pledged_to="b", pledged_address="b:7480")
+    bound = ClusterRecord(pledged_to="b", pledged_address="b:7480")
     assert not answer_pledge("c", bound, "a", False, None).granted
     assert not answer_pledge("c", bound, "a", False, peer("b")).granted
     assert not answer_pledge("c", bound, "a", False, peer("b", "x", "a")).granted
 
 
 def test_a_bound_machine_follows_its_holder_that_bound_itself() -> None:
-    bound = Record(pledged_to="b", pledged_address="b:7480")
+    bound = ClusterRecord(pledged_to="b", pledged_address="b:7480")
     assert answer_pledge("c", bound, "a", False, peer("b", pledged_to="a")).granted
 
 
 def test_a_candidate_yields_to_a_lower_id_only_and_releases_first() -> None:
-    assert answer_pledge("b", Record(), "a", True, None) == PledgeAnswer(True, release=True)
-    assert not answer_pledge("b", Record(), "c", True, None).granted
+    assert answer_pledge("b", ClusterRecord(), "a", True, None) == PledgeAnswer(True, release=True)
+    assert not answer_pledge("b", ClusterRecord(), "c", True, None).granted
 
 
 def test_who_founds_or_has_joined_grants_nothing() -> None:
-    assert not answer_pledge("b", Record(phase="founding"), "a", False, None).granted
-    assert not answer_pledge("b", Record(phase="member", cluster_id="x"), "a", False, None).granted
+    assert not answer_pledge("b", ClusterRecord(phase="founding"), "a", False, None).granted
+    assert not answer_pledge("b", ClusterRecord(phase="member", cluster_id="x"), "a", False, None).granted
 
 
 def test_a_lost_store_goes_back_into_its_own_cluster_and_founds_none() -> None:
-    record = Record(phase="member", cluster_id="x", initial_state="new")
+    record = ClusterRecord(phase="member", cluster_id="x", initial_state="new")
     others = {p.machine_id: p for p in (peer("b", "x"), peer("c", "y"), peer("d"))}
     assert rejoin(record, others) == Join("x", ("b:7480",))
     match rejoin(record, {"c": peer("c", "y")}):
@@ -125,7 +125,7 @@ def test_a_lost_store_goes_back_into_its_own_cluster_and_founds_none() -> None:
 
 def test_a_member_without_its_store_has_lost_it(tmp_path: Path) -> None:
     config = Config.model_validate({"data_dir": tmp_path})
-    founder = Record(phase="founding", cluster_id="x", initial_cluster="a=http://a")
+    founder = ClusterRecord(phase="founding", cluster_id="x", initial_cluster="a=http://a")
     member = replace(founder, phase="member", initial_state="existing")
     client = replace(member, role="client")
     assert [store.lost(config, one) for one in (founder, member, client)] == [False, True, False]

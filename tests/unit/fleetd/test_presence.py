@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from fleetd.presence import Presence
+from fleetd.presence import MachineLease
 from kvstore.client import Client
 from kvstore.errors import LeaseNotFound
 from tests.unit.kvstore.members import Cluster
@@ -24,7 +24,7 @@ class Machine:
     """One fleetd's presence and what it was told; it announces itself as `node` does."""
 
     def __init__(self, folder: Path, endpoints: list[str], client: Client) -> None:
-        self.presence = Presence(folder, folder, PROGRAM, endpoints)
+        self.presence = MachineLease(folder, folder, PROGRAM, endpoints)
         self.client = client
         self.tried: list[tuple[int, bool | None]] = []
         self.accepted: asyncio.Queue[tuple[int, bool | None]] = asyncio.Queue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from agent.pb import node_pb2 as pb
@@ -61,6 +62,8 @@ async def test_a_learner_that_never_starts_frees_its_seat_after_a_while(tmp_path
     voters = Voters(client, 3, "c", clock=lambda: now)
     asked = pb.JoinRequest(cluster_name="fleet", machine_id="late", peer_url="http://127.0.0.1:1")
     try:
+        while not (await client.member_list()).members[0].client_urls:
+            await asyncio.sleep(0.01)  # a member that has just come up tells its address a moment later
         await client.member_add(["http://127.0.0.1:2"], learner=True)
         assert "is joining now" in (await voters.join(asked)).why
         now = LEARNER_PATIENCE_S - 1
@@ -72,6 +75,21 @@ async def test_a_learner_that_never_starts_frees_its_seat_after_a_while(tmp_path
         assert (answer.why, answer.member) == ("", True)
         (learner,) = [m for m in (await client.member_list()).members if m.is_learner]
         assert learner.peer_urls == ("http://127.0.0.1:1",)
+    finally:
+        await client.close()
+        cluster.close()
+
+
+async def test_the_membership_of_a_foreign_store_is_left_alone(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, ours=False)
+    client = Client(cluster.endpoints)
+    try:
+        before = (await client.member_list()).members
+        asked = pb.JoinRequest(cluster_name="fleet", machine_id="b", peer_url="http://127.0.0.1:1")
+        answer = await Voters(client, 3, "c", foreign=cluster.endpoints).join(asked)
+        assert (answer.cluster_id, answer.why, answer.member) == ("c", "", False)
+        assert list(answer.store_endpoints) == cluster.endpoints
+        assert (await client.member_list()).members == before
     finally:
         await client.close()
         cluster.close()

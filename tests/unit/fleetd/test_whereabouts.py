@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleetd.forming import Peer
-from fleetd.whereabouts import endpoints, overrides, settled
+from fleetd.whereabouts import endpoints, overrides, peer_url, settled, steps_aside
 from kvstore.model import Member
 
 
@@ -37,3 +37,20 @@ def test_without_a_membership_members_that_were_seen_are_asked() -> None:
 def test_it_is_settled_when_the_membership_says_what_is_seen() -> None:
     assert settled(MEMBERS, {"b": voter("b", "10.0.0.2")})
     assert not settled(MEMBERS, {"b": voter("b", "10.0.0.22")})
+
+
+def aside(members: tuple[Member, ...], **hosts: str) -> list[str]:
+    """The members that make room, when they are at these hosts."""
+    seen = {name: voter(name, host) for name, host in hosts.items()}
+    return [one.name for one in members if steps_aside(one, peer_url(seen[one.name]), members, seen)]
+
+
+def test_of_members_that_swapped_their_addresses_one_makes_room() -> None:
+    one, two, three = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+    assert aside(MEMBERS, a=one, b=two, c=three) == []
+    assert aside(MEMBERS, a=two, b=one, c=three) == ["a"]
+    assert aside(MEMBERS, a=one, b=three, c=two) == ["b"]
+    assert aside(MEMBERS, a=two, b=three, c=one) == ["a"]
+    assert aside(MEMBERS, a=two, b="10.0.0.9", c=three) == [], "the other one moves on by itself"
+    moved = (member(10, "a", "10.0.0.1:x"), *MEMBERS[1:])
+    assert aside(moved, a=two, b=one, c=three) == [], "room was made"

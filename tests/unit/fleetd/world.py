@@ -38,6 +38,13 @@ def free_port() -> int:
 @contextmanager
 def store(directory: Path) -> Iterator[str]:
     """Run one member, ours or the etcd that $ETCD names; its client URL."""
+    with store_process(directory) as (client, _):
+        yield client
+
+
+@contextmanager
+def store_process(directory: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same with its process."""
     client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     etcd = os.environ.get("ETCD")
     command = [etcd] if etcd else [sys.executable, "-m", "kvstore"]
@@ -58,7 +65,7 @@ def store(directory: Path) -> Iterator[str]:
             assert process.poll() is None, (directory / "store.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        yield client
+        yield client, process
     finally:
         process.kill()
         process.wait()
@@ -117,8 +124,8 @@ class Member:
 
     async def run(self) -> None:
         async for placed in self.link.placements():
-            before, self.placed = self.placed, dict(placed)
-            new = [p for p in placed.values() if p.unit not in before or before[p.unit].epoch != p.epoch]
+            before, self.placed = self.placed, {p.unit: p for p in placed.values() if isinstance(p, Placement)}
+            new = [p for p in self.placed.values() if p.unit not in before or before[p.unit].epoch != p.epoch]
             await self.link.report_units([runs(p) for p in new], [unit for unit in before if unit not in placed])
 
 

@@ -1,15 +1,20 @@
-"""An etcd v3 member on loopback for client tests: Debian's etcd where there is one, else our own."""
+"""Etcd v3 members on loopback for client tests: ours, or Debian's etcd."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import asyncio
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
+
+from kvstore.client import Client
+from kvstore.errors import StoreError
+from tests.conformance.members import etcd_path
 
 
 def free_port() -> int:
@@ -23,9 +28,13 @@ def free_port() -> int:
 class Cluster:
     """Some members as processes; `endpoints[i]` belongs to `processes[i]`. They may not serve yet: a client waits."""
 
-    def __init__(self, folder: Path, count: int = 1, *, ours: bool = False, flags: Sequence[str] = ()) -> None:
-        etcd = None if ours else os.environ.get("ETCD") or shutil.which("etcd")
-        command = [etcd] if etcd else [sys.executable, "-m", "kvstore"]
+    def __init__(self, folder: Path, count: int = 1, *, ours: bool = True, flags: Sequence[str] = ()) -> None:
+        """Of etcd unless `ours`; the test is skipped where there is none."""
+        command = [sys.executable, "-m", "kvstore"]
+        if not ours:
+            if (etcd := etcd_path()) is None:
+                pytest.skip("etcd is not here: run make setup")
+            command = [etcd]
         ports = [(free_port(), free_port()) for _ in range(count)]
         initial = ",".join(f"m{at}=http://127.0.0.1:{peer}" for at, (_, peer) in enumerate(ports))
         self.endpoints = [f"http://127.0.0.1:{client}" for client, _ in ports]
@@ -62,3 +71,19 @@ class Cluster:
                 process.send_signal(signal.SIGCONT)
                 process.kill()
             process.wait()
+
+
+async def hash_kv(client: Client, endpoint: str, revision: int = 0) -> dict[str, int]:
+    """What a member makes of its keys up to a revision: `hash`, and `compact_revision`."""
+    return await client.call("Maintenance/HashKV", {"revision": revision}, endpoint=endpoint)
+
+
+async def leader_of(client: Client, cluster: Cluster) -> int:
+    """Which endpoint belongs to the leader, once every member runs and knows it."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                status = [await client.status(endpoint) for endpoint in cluster.endpoints]
+                return next(at for at, one in enumerate(status) if one.leader == one.member_id and one.leader)
+            except (StoreError, StopIteration):
+                await asyncio.sleep(0.05)

@@ -6,23 +6,18 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from kvstore.client import Client, prefix_end
-from kvstore.errors import Compacted, LeaseNotFound, StoreError, TooLarge, Unavailable
+from kvstore.errors import Compacted, LeaseNotFound, StoreError, TooLarge, Unavailable, of_status
 from kvstore.model import Compare, Op, RangeResult, TxnResult
 from tests.unit.kvstore.members import Cluster, free_port
 
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(Path(tmp_path_factory.mktemp("members")), 3)
-    yield made
-    made.close()
+MEMBERS = 3
 
 
 @pytest_asyncio.fixture
@@ -33,6 +28,25 @@ async def client(cluster: Cluster) -> AsyncIterator[Client]:
 
 def test_prefix_end() -> None:
     assert [prefix_end(key) for key in (b"a", b"a\xff", b"\xff", b"")] == [b"b", b"b", b"\0", b"\0"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        (14, "etcdserver: request timed out", Unavailable),
+        (4, "context deadline exceeded", Unavailable),
+        (1, "operation was canceled", Unavailable),
+        (2, "transport error", Unavailable),
+        (13, "h2 protocol error: http2 error", Unavailable),
+        (2, "etcdserver: something new", StoreError),
+        (3, "etcdserver: request is too large", TooLarge),
+        (5, "etcdserver: requested lease not found", LeaseNotFound),
+    ],
+)
+def test_what_may_have_happened_is_told_from_what_the_store_refused(
+    code: int, message: str, kind: type[StoreError]
+) -> None:
+    assert type(of_status(code, message)) is kind
 
 
 async def test_values(client: Client) -> None:
@@ -93,12 +107,26 @@ async def test_limits(tmp_path: Path, ours: bool) -> None:
         cluster.close()
 
 
+async def test_each_sibling_counts_its_own_requests_those_in_transactions_included(client: Client) -> None:
+    other = client.sibling()
+    await other.put(b"n", b"")
+    await other.get(b"n")
+    inner = Op.txn((), (Op.get(b"n"),), (Op.get(b"n"), Op.delete(b"n")))
+    await other.txn([Compare.version(b"n", ">", 0)], [inner], [Op.put(b"n", b"")])
+    async with other.watch(b"n"):
+        await other.lease_list()
+    assert other.requests == {"put": 2, "range": 3, "txn": 2, "delete_range": 1, "watch": 1, "leases": 1}
+    assert not client.requests
+    await client.get(b"n")
+    assert client.requests == {"range": 1} and other.requests["range"] == 3
+
+
 async def test_leases(client: Client) -> None:
     grant = await client.lease_grant(60)
     await client.put(b"l", b"", lease=grant.id)
-    assert await client.lease_keepalive(grant.id) == 60
+    assert (await client.lease_keepalive(grant.id)).ttl == 60
     assert (await client.lease_time_to_live(grant.id, keys=True)).keys == (b"l",)
-    assert grant.id in await client.leases()
+    assert grant.id in (await client.lease_list()).ids
     await client.lease_revoke(grant.id)
     assert not (await client.get(b"l")).kvs
     with pytest.raises(LeaseNotFound):
@@ -146,7 +174,7 @@ async def test_cancelling_leaves_nothing(client: Client, cluster: Cluster) -> No
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert client._native.in_flight() == 0
+    assert client._calls.in_flight() == 0
 
 
 async def test_nobody_there() -> None:
@@ -155,6 +183,16 @@ async def test_nobody_there() -> None:
         with pytest.raises(Unavailable):
             await client.put(b"a", b"")
         assert time.monotonic() - begin < 2
+
+
+async def test_an_impatient_call_ends_when_every_endpoint_refuses(cluster: Cluster) -> None:
+    nobody = [f"http://127.0.0.1:{free_port()}" for _ in range(3)]
+    async with Client(nobody, timeout=60, patient=False) as client, asyncio.timeout(20):
+        for call in (client.get(b"a"), client.put(b"a", b""), client.lease_keepalive(1)):
+            with pytest.raises(Unavailable, match="Connection refused"):
+                await call
+        client.set_endpoints([*nobody, *cluster.endpoints])
+        await client.put(b"g", b"1")
 
 
 async def test_a_dead_endpoint_is_passed_over_by_writes(cluster: Cluster) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kvstore.client import Client, prefix_end
 from kvstore.errors import Compacted
-from tests.unit.kvstore.members import Cluster
+from tests.unit.kvstore.members import Cluster, hash_kv, leader_of
 
 PREFIX = b"h/"
 STEPS = ("put a", "put b", "del a", "put a", "del a", "del b", "put c", "put a")
@@ -75,5 +75,45 @@ async def test_every_revision_after_every_compaction(tmp_path: Path, ours: bool)
                     if not ours and at == compacted and owed[0][1] == "delete":
                         owed = owed[1:]  # Debian's etcd forgets a deletion at the compaction's own revision
                     assert await watched(client, at, last) == owed, cell
+    finally:
+        cluster.close()
+
+
+async def compacted_at(client: Client, endpoints: list[str]) -> int:
+    """Up to where members that live have compacted, the first of them."""
+    answers = await asyncio.gather(*(hash_kv(client, one) for one in endpoints), return_exceptions=True)
+    return max(one["compact_revision"] for one in answers if not isinstance(one, BaseException))
+
+
+async def led(client: Client, endpoints: list[str]) -> None:
+    """Wait until these members have one of them as leader."""
+    async with asyncio.timeout(20):
+        while True:
+            status = [await client.status(one) for one in endpoints]
+            if {one.leader for one in status} <= {one.member_id for one in status}:
+                return
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "etcd"])
+async def test_what_is_older_than_the_retention_is_compacted_by_whoever_leads(tmp_path: Path, ours: bool) -> None:
+    flags = ("--auto-compaction-mode=periodic", "--auto-compaction-retention=1s")
+    cluster = Cluster(tmp_path, 3, ours=ours, flags=flags)
+    try:
+        async with Client(cluster.endpoints, timeout=20) as client:
+            leader = await leader_of(client, cluster)
+            for turn in range(2):
+                done = [await client.put(b"k", b"v") for _ in range(5)]
+                last = done[-1].header.revision
+                assert (await client.get(b"k", revision=last - 1)).kvs, "not at once"
+                async with asyncio.timeout(20):
+                    while await compacted_at(client, cluster.endpoints) < last:
+                        await asyncio.sleep(0.1)
+                with pytest.raises(Compacted):
+                    await client.get(b"k", revision=last - 1)
+                if turn == 0:
+                    cluster.kill(leader)
+                    alive = [url for at, url in enumerate(cluster.endpoints) if at != leader]
+                    await led(client, alive)
     finally:
         cluster.close()

@@ -14,6 +14,63 @@ def test_a_flag_wins_over_its_variable_and_both_over_the_default() -> None:
     assert warnings == []
 
 
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [("10m", 600_000), ("1h30m", 5_400_000), ("1.5s", 1_500), ("300ms", 300), ("2m1s", 121_000)],
+)
+def test_durations_are_read_as_go_writes_them(text: str, milliseconds: int) -> None:
+    result, _ = settings([f"--watch-progress-notify-interval={text}"], {})
+    assert result["watch_progress_notify_interval"] == milliseconds
+
+
+@pytest.mark.parametrize("text", ["10", "", "m", "10 m", "1d", "0s", "-1s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(FlagError, match="invalid value for --watch-progress-notify-interval: '"):
+        settings([f"--watch-progress-notify-interval={text}"], {})
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "amount"),
+    [
+        ("periodic", "0", 0),
+        ("periodic", "72", 72 * 3_600_000),
+        ("periodic", "5m", 300_000),
+        ("periodic", "1h30m", 5_400_000),
+        ("revision", "1000", 1000),
+        ("revision", "1h", 3_600_000_000_000),
+    ],
+)
+def test_a_retention_is_of_hours_a_duration_or_revisions(mode: str, text: str, amount: int) -> None:
+    for arguments, environment in [
+        ([f"--auto-compaction-mode={mode}", f"--auto-compaction-retention={text}"], {}),
+        ([], {"ETCD_AUTO_COMPACTION_MODE": mode, "ETCD_AUTO_COMPACTION_RETENTION": text}),
+    ]:
+        result, _ = settings(arguments, environment)
+        assert (result["auto_compaction_mode"], result["auto_compaction_retention"]) == (mode, amount)
+
+
+@pytest.mark.parametrize("text", ["-1", "a", "1d", "", "99999999999999999999"])
+def test_what_is_no_retention_is_refused(text: str) -> None:
+    with pytest.raises(FlagError, match="invalid value for --auto-compaction-retention: '"):
+        settings([f"--auto-compaction-retention={text}"], {})
+    with pytest.raises(FlagError, match="invalid value for ETCD_AUTO_COMPACTION_RETENTION: '"):
+        settings([], {"ETCD_AUTO_COMPACTION_RETENTION": text})
+
+
+def test_feature_gates_are_switched_by_name() -> None:
+    result, warnings = settings(
+        ["--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true,LeaseCheckpoint=f"], {}
+    )
+    assert result["initial_corrupt_check"] is True
+    assert warnings == ["--feature-gates=CompactHashCheck=true has no effect"]
+    assert settings([], {})[0]["initial_corrupt_check"] is False
+    assert settings(["--corrupt-check-time=2s"], {})[0]["corrupt_check_time"] == 2000
+    assert settings(["--corrupt-check-time=0"], {})[0]["corrupt_check_time"] == 0
+    for text, sentence in [("X=true", "unrecognized feature gate: X"), ("CompactHashCheck", "missing bool value for")]:
+        with pytest.raises(FlagError, match=f"invalid value for --feature-gates: {sentence}"):
+            settings([f"--feature-gates={text}"], {})
+
+
 def test_lists_and_members_are_split() -> None:
     result, _ = settings(
         ["--initial-cluster", "a=http://h:1,b=http://h:2", "--listen-client-urls=http://h:3,http://h:4"], {}
@@ -41,3 +98,13 @@ def test_a_mistake_is_named(arguments: list[str], environment: dict[str, str], s
 def test_what_has_no_effect_is_said() -> None:
     _, warnings = settings(["--log-level=debug", "--insecure"], {"ETCD_NO_SUCH": "1"})
     assert [w.split(" ")[0] for w in warnings] == ["--log-level", "unrecognized"]
+
+
+def test_flags_of_tls_go_to_their_side() -> None:
+    words = ["--peer-auto-tls", "--peer-cert-allowed-cn=a,b", "--cipher-suites", "X,Y"]
+    result, warnings = settings(words, {"ETCD_CERT_FILE": "/c", "ETCD_CLIENT_CERT_AUTH": "true", "ETCD_KEY_FILE": "/k"})
+    clients, peers = result["client_tls"], result["peer_tls"]
+    assert (clients["cert_file"], clients["key_file"], clients["client_cert_auth"]) == ("/c", "/k", True)
+    assert (peers["auto"], peers["allowed_cns"], peers["cert_file"]) == (True, ["a", "b"], "")
+    assert result["cipher_suites"] == ["X", "Y"] and result["tls_min_version"] == "TLS1.2"
+    assert "cert_file" not in result and not warnings

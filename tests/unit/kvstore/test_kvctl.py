@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.kvctl.app import arranged
+from cli.kvctl import commandline
+from cli.kvctl.app import COMMANDS, wanted
+from cli.kvctl.commandline import arranged
 from cli.output import table
+from kvstore.client import Client
+from tests.lab import PEERS
 from tests.unit.kvstore.members import Cluster, free_port
 
 ENVIRONMENT = {**os.environ, "ETCDCTL_API": "3"}
 PASSING = (
     *("revision", "mod_revision", "version", "raftIndex", "raftAppliedIndex", "dbSize", "dbSizeInUse", "took", "ttl"),
-    *("cluster_id", "member_id", "raft_term", "errors"),
+    *("errors", "storageVersion", "dbSizeQuota", "downgradeInfo"),
 )
 """Names in JSON whose values change from call to call, or that only etcdctl tells."""
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(Path(tmp_path_factory.mktemp("members")))
-    yield made
-    made.close()
+@pytest.fixture(autouse=True, scope="module")
+def serving(cluster: Cluster) -> None:
+    """kvctl does not wait where nobody listens yet; a client does."""
+
+    async def wait() -> None:
+        async with Client(cluster.endpoints, timeout=20) as client:
+            await client.get(b"k")
+
+    asyncio.run(wait())
 
 
 def kvctl(cluster: Cluster, *words: str, given: str = "", code: int = 0) -> str:
@@ -44,6 +50,22 @@ def test_global_flags_go_first() -> None:
     assert arranged(["put", "--", "-w", "x"]) == ["put", "--", "-w", "x"]
 
 
+def test_words_that_look_like_verbs() -> None:
+    assert arranged(["put", "watch", "--", "-v"]) == ["put", "watch", "--", "-v"]
+    assert arranged(["wat", "k", "--", "put", "x"]) == ["wat", "k"]
+    assert commandline.command_words() == ["put", "x"]
+    assert wanted(["--user", "put", "get", "k"]) == (["get"], "k")
+    assert wanted(["lease", "grant", "60"]) == (["lease"], "grant")
+    assert wanted(["mem", "put"]) == (list(COMMANDS), "")
+    assert arranged(["get", "k", "--prefix=true", "--keys-only=False", "--rev=1"]) == [
+        "get",
+        "k",
+        "--prefix",
+        "--rev=1",
+    ]
+    assert arranged(["user", "add", "u", "--interactive=false"]) == ["user", "add", "u", "--no-interactive"]
+
+
 def test_tables_line_up() -> None:
     assert table(["A", "LONG"], [["xyz", None], ["\u4f60", 1]]) == "A    LONG\nxyz  -\n\u4f60   1"
 
@@ -55,7 +77,7 @@ def test_keys(cluster: Cluster) -> None:
     assert kvctl(cluster, "get", "missing") == ""
     found = json.loads(kvctl(cluster, "get", "a", "--json"))
     assert found["kvs"][0]["key"] == "YQ==" and found["count"] == 1 and found["header"]["revision"]
-    compare = 'value("a") = "1"\n\nput b "two words"\nget b\n\nget a\n'
+    compare = 'value("a") = "1"\n\nput b "two words"\nget b\n\nget a\n\n'
     assert kvctl(cluster, "txn", given=compare) == "SUCCESS\n\nOK\n\nb\ntwo words\n"
     assert kvctl(cluster, "del", "a", "--prefix", "--prev-kv") == "2\na\n1\nab\nfrom stdin\n"
 
@@ -71,13 +93,12 @@ def test_leases_and_members(cluster: Cluster) -> None:
     assert "lease not found" in kvctl(cluster, "lease", "revoke", lease, code=1)
     assert ", started, m0, " in kvctl(cluster, "member", "list")
     assert "is healthy" in kvctl(cluster, "endpoint", "health")
-    assert kvctl(cluster, "endpoint", "status").startswith("ENDPOINT")
+    assert "|        ENDPOINT        |" in kvctl(cluster, "endpoint", "status", "-w", "table")
 
 
-@pytest.mark.skipif(shutil.which("etcdctl") is None, reason="etcdctl is not here: apt-get download etcd-client")
 def test_json_is_that_of_etcdctl(cluster: Cluster) -> None:
     """Both are asked the same; what differs by nature (revisions that went on, times) is taken out."""
-    etcdctl = str(shutil.which("etcdctl"))
+    etcdctl = str(PEERS / "etcdctl")
 
     def told(program: list[str], *words: str, given: str = "") -> Any:
         argv = [*program, f"--endpoints={cluster.endpoints[0]}", "-w", "json", *words]
@@ -113,9 +134,17 @@ def test_json_is_that_of_etcdctl(cluster: Cluster) -> None:
         (("lease", "timetolive", held), ""),
         (("lease", "timetolive", held, "--keys"), ""),
         (("lease", "list"), ""),
+        (("lease", "timetolive", "77"), ""),
         (("lease", "keep-alive", "--once", held), ""),
     ):
         assert told(ours, *words, given=given) == told([etcdctl], *words, given=given), words
+    head = {"cluster_id", "member_id", "revision", "raft_term"}
+    assert json.loads(kvctl(cluster, "lease", "list", "--json")).keys() == head | {"leases"}
+    granted = [told(who, "lease", "grant", "600") | {"ID": 0} for who in (ours, [etcdctl])]
+    assert granted[0] == granted[1] and granted[0].keys() >= head - {"revision"}
+    ended = [kvctl(cluster, "lease", "grant", "600").split()[1] for _ in range(2)]
+    revoked = [told(who, "lease", "revoke", one) for who, one in zip((ours, [etcdctl]), ended, strict=True)]
+    assert revoked[0] == revoked[1] and revoked[0]["header"]
     learner = f"--peer-urls=http://127.0.0.1:{free_port()}"
     added = json.loads(kvctl(cluster, "member", "add", "x", "--learner", learner, "--json"))
     assert added["member"]["isLearner"] and added["member"] in added["members"] and added["header"]["cluster_id"]
@@ -124,9 +153,33 @@ def test_json_is_that_of_etcdctl(cluster: Cluster) -> None:
     assert [one["name"] for one in left["members"]] == ["m0"] and "member" not in left
 
 
+def test_protobuf_is_that_of_etcdctl(cluster: Cluster) -> None:
+    def told(program: list[str], *words: str, given: str = "") -> bytes:
+        argv = [*program, f"--endpoints={cluster.endpoints[0]}", "-w", "protobuf", *words]
+        done = subprocess.run(argv, input=given.encode(), capture_output=True, timeout=20, env=ENVIRONMENT)
+        assert done.returncode == 0 and done.stdout, done.stderr
+        return done.stdout
+
+    ours = [sys.executable, "-m", "cli.kvctl.app"]
+    kvctl(cluster, "put", "p/1", "\u00e9")
+    kvctl(cluster, "put", "p/2", "")
+    read = 'value("p/1") = "x"\n\n\nget p/ --prefix\nget none\n\n'
+    for words, given in (
+        (("get", "p/", "--prefix"), ""),
+        (("del", "none"), ""),
+        (("txn",), read),
+        (("member", "list"), ""),
+    ):
+        assert told(ours, *words, given=given) == told([str(PEERS / "etcdctl")], *words, given=given), words
+
+
 def test_mistakes(cluster: Cluster) -> None:
-    assert "not a comparison" in kvctl(cluster, "txn", given="nonsense\n\n\n\n", code=128)
-    assert "only one of" in kvctl(cluster, "get", "a", "b", "--prefix", code=128)
+    assert "malformed comparison" in kvctl(cluster, "txn", given="nonsense\n\n\n\n", code=3)
+    assert "EOF" in kvctl(cluster, "txn", given="\nput cut off\n", code=3)
+    assert "only accept one argument" in kvctl(cluster, "get", "a", "b", "--prefix", code=128)
     gone = f"--endpoints=127.0.0.1:{free_port()}"
     argv = [sys.executable, "-m", "cli.kvctl.app", gone, "--command-timeout=300ms", "get", "a"]
     assert subprocess.run(argv, capture_output=True, timeout=10).returncode == 1
+    argv[4] = "--command-timeout=60s"
+    refused = subprocess.run(argv, capture_output=True, timeout=20, text=True)
+    assert refused.returncode == 1 and "Connection refused" in refused.stderr

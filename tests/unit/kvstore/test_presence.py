@@ -6,23 +6,13 @@ import asyncio
 import json
 import struct
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from kvstore.client import Client
 from tests.unit.kvstore.members import Cluster
 
 PROGRAM = Path(__file__).parents[3] / "target" / "release" / "fleet-presence"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(Path(tmp_path_factory.mktemp("members")))
-    yield made
-    made.close()
 
 
 class Presence:
@@ -70,7 +60,7 @@ async def test_holds_restarts_tells_and_lets_go(cluster: Cluster, tmp_path: Path
 
             await client.lease_revoke(lease)
             fresh = (await line(reader))["lease"]
-            assert fresh != lease and fresh in await client.leases()
+            assert fresh != lease and fresh in (await client.lease_list()).ids
 
             for request in (b'{"op":"checkin"}\n', b'{"op":"no"}\n'):
                 writer.write(request)
@@ -80,7 +70,7 @@ async def test_holds_restarts_tells_and_lets_go(cluster: Cluster, tmp_path: Path
             assert not (await line(reader))["ok"]
 
             async with asyncio.timeout(10):
-                while fresh in await client.leases():
+                while fresh in (await client.lease_list()).ids:
                     await asyncio.sleep(0.1)
             writer.write(b'{"op":"checkin"}\n')
             assert (await line(reader))["ok"]

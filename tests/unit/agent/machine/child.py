@@ -8,8 +8,9 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+from agent.identity import this_host
 from agent.interfaces import ContainerRecord, Placement, UnitState
-from agent.supervisor import Supervisor, this_host
+from agent.supervisor import Supervisor
 from tests.unit.agent.machine.fix_machine import PlayedContainers
 
 

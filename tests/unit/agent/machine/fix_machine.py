@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent import journal
-from agent.cgroups import Cgroup, detect
+from agent.cgroups import Cgroup
 from agent.docker_steps import ContainerFailure, UnitContainer
-from agent.interfaces import ContainerRecord, DesiredState, Placement, UnitState
-from agent.supervisor import Supervisor, this_host
+from agent.hierarchies import detect
+from agent.identity import this_host
+from agent.interfaces import ContainerRecord, DesiredState, Placement, UnitState, Unreadable
+from agent.supervisor import Supervisor
 
 PATIENCE_S = 15.0
 
@@ -20,7 +22,7 @@ class PlayedCluster:
     """The cluster's side: the test sets placements and waits for reports."""
 
     def __init__(self) -> None:
-        self.wanted: dict[str, Placement] = {}
+        self.wanted: dict[str, Placement | Unreadable] = {}
         self.reports: dict[str, UnitState] = {}
         self.history: list[UnitState] = []
         self.gone: set[str] = set()
@@ -28,7 +30,7 @@ class PlayedCluster:
         self._epoch = 0
         self._changed = asyncio.Condition()
 
-    async def placements(self) -> AsyncIterator[Mapping[str, Placement]]:
+    async def placements(self) -> AsyncIterator[Mapping[str, Placement | Unreadable]]:
         seen = -1
         while True:
             async with self._changed:
@@ -56,6 +58,13 @@ class PlayedCluster:
         async with self._changed:
             self._epoch += 1
             self.wanted[name] = Placement(name, text, desired, self._epoch)
+            self._changed.notify_all()
+
+    async def garble(self, name: str, why: str) -> None:
+        """Say that the unit is placed here, but not in words that can be read."""
+        async with self._changed:
+            self._epoch += 1
+            self.wanted[name] = Unreadable(name, self._epoch, why)
             self._changed.notify_all()
 
     async def take_away(self, name: str) -> None:
@@ -90,6 +99,8 @@ class PlayedContainers:
         self.ends: dict[str, asyncio.Future[int]] = {}
         self.failure: Exception | None = None
         """What the next `create` meets."""
+        self.isolated_at: dict[str, float] = {}
+        """When their monitors ended which of them by themselves."""
         self.pull = asyncio.Event()
         self.pull.set()
         self.launch = asyncio.Event()
@@ -138,6 +149,9 @@ class PlayedContainers:
             raise ContainerFailure(f"Container {container} is not running")
         self.asked.append(f"signal {container} {number}")
         self.end(container, 128 + (number or 15))
+
+    def isolated(self, unit: str, since: float) -> set[str]:
+        return {key for key, at in self.isolated_at.items() if self.made[key].unit == unit and at > since}
 
     async def remove(self, container: str, *, force: bool, volumes: bool) -> None:
         self.asked.append(f"remove {container}")

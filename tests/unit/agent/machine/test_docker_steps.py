@@ -80,6 +80,38 @@ async def test_only_the_last_unnamed_container_is_kept(machine: Machine) -> None
     assert "c2" in machine.containers.made
 
 
+async def ended_once(machine: Machine) -> None:
+    await machine.cluster.place("k.service", "[Service]\nExecStart=docker run busybox true\n")
+    await asked(machine, "start c1")
+    machine.containers.end("c1", 0)
+    await machine.cluster.until_sub("k.service", "dead")
+
+
+async def test_a_unit_that_leaves_takes_its_last_container_along(machine: Machine) -> None:
+    await ended_once(machine)
+    assert "c1" in machine.containers.made
+    await machine.cluster.take_away("k.service")
+    await machine.cluster.until("k.service", lambda s: s is None)
+    assert machine.containers.made == {}
+
+
+@pytest.mark.parametrize("moved", [True, False])
+async def test_after_a_reboot_the_last_container_stays_as_long_as_its_unit(machine: Machine, moved: bool) -> None:
+    await ended_once(machine)
+    await machine.kill()
+    machine.boot = "boot-2"
+    if moved:
+        await machine.cluster.take_away("k.service")
+    await machine.start()
+    await machine.cluster.place("other.service", "[Service]\nExecStart=/bin/sleep 600\n")
+    await machine.cluster.until_sub("other.service", "running")
+    if moved:
+        assert machine.containers.made == {}
+        return
+    await asked(machine, "start c2")
+    await asked(machine, "remove c1")
+
+
 async def test_a_pull_is_outside_the_start_timeout(machine: Machine) -> None:
     machine.containers.pull.clear()
     text = (

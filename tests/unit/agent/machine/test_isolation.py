@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.isolation import Isolation
 from tests.unit.agent.machine.fix_machine import PATIENCE_S, Machine
 from tests.unit.agent.machine.test_supervisor import alive
 
@@ -42,14 +43,6 @@ class Answers:
                 with self.page.open("r+b" if self.page.exists() else "wb", buffering=0) as page:
                     page.write(struct.pack("<QqQ", now, 7, now))
             await asyncio.sleep(0.1)
-
-
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    here = Machine(tmp_path)
-    await here.start()
-    yield here
-    await here.clean()
 
 
 @pytest.fixture
@@ -120,3 +113,63 @@ async def test_a_unit_that_waits_for_its_permit_can_be_taken_away(machine: Machi
     await machine.cluster.take_away(NAME)
     await machine.cluster.until(NAME, lambda s: s is None)
     assert "up" not in machine.lines(NAME)
+
+
+DETACHED = """[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=docker run -d --rm busybox sleep 600
+ExecStop=docker stop c1
+[X-Fleet]
+StopWhenIsolated=1.5
+"""
+
+
+async def test_a_detached_container_is_stopped_with_its_unit_and_comes_again(
+    machine: Machine, answers: Answers
+) -> None:
+    machine.containers.images.add("busybox")
+    await machine.cluster.place(NAME, DETACHED)
+    await machine.cluster.until_sub(NAME, "exited")
+    told = Isolation.read(machine.containers.made["c1"].options.labels)
+    assert told is not None and (told.page, told.after_ms) == (machine.page, 1500), "its monitor would not obey"
+    answers.on = False
+    await machine.cluster.until(NAME, lambda s: s is not None and s.active in ("inactive", "failed"))
+    assert "stop c1 None" in machine.containers.asked
+    assert "StopWhenIsolated" in machine.cluster.reports[NAME].why
+    answers.on = True
+    await machine.cluster.until_sub(NAME, "exited")
+    assert "start c2" in machine.containers.asked
+
+
+async def test_a_detached_container_that_its_monitor_ended_without_fleetd_comes_again_once(
+    machine: Machine, answers: Answers
+) -> None:
+    machine.containers.images.add("busybox")
+    await machine.cluster.place(NAME, DETACHED)
+    await machine.cluster.until_sub(NAME, "exited")
+    await machine.kill()
+    machine.containers.isolated_at["c1"] = time.time()
+    machine.containers.end("c1", 143)
+    machine.cluster.history.clear()
+    await machine.start()
+    await machine.cluster.until(NAME, lambda _: "start c2" in machine.containers.asked)
+    await machine.cluster.until_sub(NAME, "exited")
+    assert any(state.active == "inactive" and "StopWhenIsolated" in state.why for state in machine.cluster.history)
+    await machine.kill()
+    await machine.start()
+    await asyncio.sleep(1.0)
+    assert "start c3" not in machine.containers.asked, "an end before the unit's last start counted again"
+
+
+async def test_a_unit_that_fleetd_stopped_comes_again_under_the_next_one(machine: Machine, answers: Answers) -> None:
+    machine.containers.images.add("busybox")
+    await machine.cluster.place(NAME, DETACHED)
+    await machine.cluster.until_sub(NAME, "exited")
+    answers.on = False
+    await machine.cluster.until_sub(NAME, "dead")
+    await machine.kill()
+    await machine.start()
+    answers.on = True
+    await machine.cluster.until_sub(NAME, "exited")
+    assert "start c2" in machine.containers.asked

@@ -73,6 +73,11 @@ def test_folders_are_numbered_and_bounded(tmp_path: Path) -> None:
     assert len(kept) <= journal.FOLDERS_KEPT + 1
 
 
+def test_no_number_comes_twice_while_a_process_has_it(tmp_path: Path) -> None:
+    live = tmp_path / "000007-start"
+    assert journal.new_folder(tmp_path, "start", frozenset({str(live)})).name == "000008-start"
+
+
 def test_a_note_reads_as_a_line(tmp_path: Path) -> None:
     journal.write_note(tmp_path / "000001-start", "docker: no such image")
     (line,) = journal.read(tmp_path)

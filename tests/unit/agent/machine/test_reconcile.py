@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.interfaces import DesiredState, Placement
-from agent.reconcile import Adopt, Found, Halt, Launch, Load, Step, Unload, reconcile
+from agent.reconcile import Found, Halt, Launch, Load, SetEpoch, Step, Unload, reconcile
 from agent.records import ProcessRecord, RecordError, Records, UnitRecord
 from agent.units.life import State
 
@@ -27,8 +27,8 @@ def have(running: bool, desired: DesiredState = "launched", leaving: bool = Fals
         (want("launched"), {}, (Load("a"), Launch("a"))),
         (want("launched"), have(True), ()),
         (want("launched"), have(False), ()),
-        (want("launched", epoch=2), have(False), (Adopt("a"), Launch("a"))),
-        (want("launched", epoch=2), have(True), (Adopt("a"),)),
+        (want("launched", epoch=2), have(False), (SetEpoch("a"), Launch("a"))),
+        (want("launched", epoch=2), have(True), (SetEpoch("a"),)),
         (want("launched"), have(False, "loaded"), (Launch("a"),)),
         (want("loaded"), have(True), (Halt("a"),)),
         (want("loaded"), {"a": Found("t", 1, True, needed=True)}, ()),

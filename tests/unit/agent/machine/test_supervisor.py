@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ def alive(pid: int | None) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except FileNotFoundError:
         return False
-
-
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    here = Machine(tmp_path)
-    await here.start()
-    yield here
-    await here.clean()
 
 
 async def test_a_unit_runs_prints_and_is_taken_away(machine: Machine) -> None:
@@ -80,26 +71,6 @@ async def test_a_restart_of_fleetd_disturbs_nothing(machine: Machine) -> None:
     after = await machine.cluster.until("still.service", lambda s: s is not None and s.main_pid is not None)
     assert before is not None and after is not None
     assert (after.sub, after.main_pid) == ("running", before.main_pid)
-
-
-async def test_after_a_reboot_nothing_runs_until_the_cluster_speaks(machine: Machine) -> None:
-    await machine.cluster.place("calm.service", "[Service]\nExecStart=/bin/sleep 60\n")
-    free = "[Service]\nExecStart=/bin/sleep 60\n[X-Fleet]\nRunWhenIsolated=true\n"
-    await machine.cluster.place("free.service", free)
-    for name in ("calm.service", "free.service"):
-        await machine.cluster.until_sub(name, "running")
-    await machine.kill()
-    for name in ("calm.service", "free.service"):
-        Cgroup(name, root=machine.cgroups).kill()
-    machine.boot = "boot-2"
-    machine.cluster.reports.clear()
-    machine.cluster.cut_off = True
-    await machine.start()
-    await machine.cluster.until_sub("free.service", "running")
-    assert "calm.service" not in machine.cluster.reports
-    machine.cluster.cut_off = False
-    await machine.cluster.place("calm.service", "[Service]\nExecStart=/bin/sleep 60\n")
-    await machine.cluster.until_sub("calm.service", "running")
 
 
 async def test_what_ignores_sigterm_is_killed(machine: Machine) -> None:

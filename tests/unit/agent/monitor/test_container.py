@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,7 @@ async def held(tmp_path: Path) -> AsyncIterator[Callable[..., MonitorSpec]]:
         config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
         config["linux"]["cgroupsPath"] = f"/{name}"
         (bundle / "config.json").write_text(json.dumps(config))
-        oci = Bundle(bundle, name, runtime_root=tmp_path / "runc")
+        oci = Bundle(bundle, name, runtime_root=tmp_path / "runc", gate=True)
         spec = MonitorSpec(
             name, tmp_path / f"run{len(made)}", tmp_path / f"log{len(made)}", bundle=oci, tty=tty, stdin_open=stdin_open
         )
@@ -88,6 +90,70 @@ async def test_created_started_and_ended(held: Callable[..., MonitorSpec]) -> No
         ("stderr", b"oops"),
     ]
     await again.close()
+    await link.close()
+
+
+@pytest.mark.parametrize(("gate", "called"), [(True, ["create"]), (False, ["create", "start"])])
+async def test_a_start_calls_a_runtime_only_if_it_has_to(
+    held: Callable[..., MonitorSpec], tmp_path: Path, gate: bool, called: list[str]
+) -> None:
+    spec = held("/bin/sh", "-c", "read line; exit 3", stdin_open=True)
+    assert spec.bundle is not None
+    runtime, calls = tmp_path / "runtime", tmp_path / "calls"
+    runtime.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {calls}\nexec runc "$@"\n')
+    runtime.chmod(0o755)
+    link = await spawn(replace(spec, bundle=replace(spec.bundle, runtime=str(runtime), gate=gate)))
+    await until_created(link)
+    attached = await link.attach()
+    await link.start()
+    async for event in link.events():
+        if isinstance(event, Started):
+            break
+    state = ("runc", "--root", str(spec.bundle.runtime_root), "state", spec.bundle.container_id)
+    found = await asyncio.to_thread(subprocess.run, state, capture_output=True, check=True)
+    assert json.loads(found.stdout)["status"] == "running"
+    await attached.write(b"go\n")
+    assert (await link.wait()).code == 3
+    assert [word for word in calls.read_text().split() if word in ("create", "start")] == called
+    await attached.close()
+    await link.close()
+
+
+@pytest.mark.parametrize("gate", [True, False])
+async def test_it_has_started_when_its_program_is_loaded(
+    held: Callable[..., MonitorSpec], tmp_path: Path, gate: bool
+) -> None:
+    spec = held("/bin/sh", "-c", "trap 'exit 9' TERM; echo ready; while true; do read line; done", stdin_open=True)
+    assert spec.bundle is not None
+    config = json.loads((spec.bundle.path / "config.json").read_text())
+    slow = {"path": "/bin/sh", "args": ["sh", "-c", "/bin/busybox sleep 1"]}  # what init does past its gate
+    config["hooks"] = {"startContainer": [slow]}
+    (spec.bundle.path / "config.json").write_text(json.dumps(config))
+    link = await spawn(replace(spec, bundle=replace(spec.bundle, gate=gate)))
+    pid = await until_created(link)
+    await link.start()
+    async for event in link.events():
+        assert isinstance(event, Started)
+        break
+    assert Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sh\0-c\0trap")
+    while list(logfile.read(spec.log_dir)) == []:
+        await asyncio.sleep(0.02)
+    await link.signal(signal.SIGTERM)
+    assert (await link.wait()).code == 9
+    await link.close()
+
+
+async def test_a_container_killed_before_its_start_has_ended_and_is_not_waited_for(
+    held: Callable[..., MonitorSpec],
+) -> None:
+    link = await spawn(held("/bin/sh", "-c", "exit 3"))
+    pid = await until_created(link)
+    os.kill(pid, signal.SIGSTOP)
+    await link.start()
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        end = await link.wait()
+    assert (end.code, end.signal) == (None, signal.SIGKILL)
     await link.close()
 
 

@@ -7,16 +7,20 @@ import itertools
 import os
 import resource
 import signal
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent import filelimit
+from agent.cgroups import Cgroup
 from agent.monitor import logfile
 from agent.monitor.link import (
+    ANSWER_TIMEOUT_S,
+    LINE_LIMIT_BYTES,
     Command,
     Exited,
     Forked,
@@ -33,6 +37,8 @@ from agent.monitor.link import (
     spawn,
 )
 
+STALLED_CLIENT_S = 30.0
+"""After which the monitor drops a client; see `control.rs`."""
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
@@ -50,6 +56,17 @@ async def links() -> AsyncIterator[list[Link]]:
         await again.wait()
         await again.forget()
         await link.close()
+
+
+@pytest.fixture
+def group(links: list[Link]) -> Iterator[Cgroup]:
+    """A control group for a payload; emptied and removed after the test."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make control groups")
+    made = Cgroup.create(f"test-monitor-{os.getpid()}/payload")
+    yield made
+    made.kill()
+    Cgroup(made.name.split("/")[0]).remove()
 
 
 def shell(tmp_path: Path, script: str, **more: object) -> MonitorSpec:
@@ -200,6 +217,38 @@ async def test_a_slow_client_loses_nothing(tmp_path: Path, links: list[Link]) ->
     assert sum(len(entry.text) for entry in logfile.read(tmp_path / "log")) == size
 
 
+async def test_a_client_that_does_not_read_delays_no_exit(tmp_path: Path, links: list[Link]) -> None:
+    """Its buffer is full, and a process that outlives the main one still waits to write."""
+    size = 12_000_000
+    script = f"(head -c {size} /dev/zero | tr '\\0' 'z') & sleep 0.5; exit 3"
+    link = await spawn(shell(tmp_path, script, hold=True))
+    links.append(link)
+    async with await link.attach():
+        await link.start()
+        async with asyncio.timeout(STALLED_CLIENT_S / 2):
+            assert (await link.wait()).code == 3
+            assert read_exit(tmp_path / "run") is not None
+            while sum(len(entry.text) for entry in logfile.read(tmp_path / "log")) < size:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_client_that_does_not_read_delays_no_farewell(tmp_path: Path, links: list[Link]) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        on_the_way = one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) + 2 * LINE_LIMIT_BYTES
+    size = on_the_way + 500_000
+    link = await spawn(shell(tmp_path, f"head -c {size} /dev/zero | tr '\\0' 'z'", hold=True))
+    links.append(link)
+    async with await link.attach() as attached:
+        await link.start()
+        assert (await link.wait()).code == 0
+        async with asyncio.timeout(ANSWER_TIMEOUT_S / 2):
+            await link.forget()
+        total = 0
+        while (piece := await attached.read()) is not None:
+            total += len(piece[1])
+        assert total == size, "what was printed still waits for the client"
+
+
 async def test_terminal(tmp_path: Path, links: list[Link]) -> None:
     script = "stty size; read a; stty size; echo $a; test -t 0 && tty"
     link = await spawn(shell(tmp_path, script, hold=True, tty=True, stdin_open=True))
@@ -258,103 +307,65 @@ async def test_rotation_keeps_the_newest(tmp_path: Path, links: list[Link]) -> N
     assert [entry.text for entry in logfile.tail(tmp_path / "log", 2)] == [b"19999", b"20000"]
 
 
-async def test_forking_by_guess_and_by_pid_file(tmp_path: Path, links: list[Link]) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to make control groups")
-    from agent.cgroups import Cgroup
-
-    group = Cgroup.create(f"test-monitor-{os.getpid()}/payload")
-    try:
-        for pid_file in (None, tmp_path / "daemon.pid"):
-            run = tmp_path / ("guess" if pid_file is None else "file")
-            write = f"echo $! > {pid_file};" if pid_file else ""
-            script = f"sh -c 'echo begun; sleep 0.3; exit 5' & {write} exit 0"
-            link = await spawn(shell(run, script, type="forking", payload_cgroups=group.paths(), pid_file=pid_file))
-            links.append(link)
-            events = [event async for event in link.events()]
-            assert [type(event) for event in events] == [Started, Forked, MainPid, Exited]
-            assert isinstance(events[-1], Exited)
-            assert events[-1].code == 5
-            assert texts(run) == ["begun"]
-    finally:
-        group.kill()
-        Cgroup(group.name.split("/")[0]).remove()
-
-
-async def test_signal_all_reaches_every_process_of_the_group(tmp_path: Path, links: list[Link]) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to make control groups")
-    from agent.cgroups import Cgroup
-
-    group = Cgroup.create(f"test-monitor-all-{os.getpid()}/payload")
-    try:
-        script = "setsid sleep 1000 & setsid sleep 1000 & echo up; wait"
-        link = await spawn(shell(tmp_path, script, payload_cgroups=group.paths()))
-        links.append(link)
-        while not texts(tmp_path):
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-        assert len(group.procs()) == 3
-        await link.kill()
-        assert (await link.wait()).signal == signal.SIGKILL
-        assert not group.procs()
-    finally:
-        group.kill()
-        Cgroup(group.name.split("/")[0]).remove()
-
-
-async def test_a_killed_monitor_is_lost_and_its_payload_stays_in_its_group(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to make control groups")
-    from agent.cgroups import Cgroup
-
-    group = Cgroup.create(f"test-monitor-lost-{os.getpid()}/payload")
-    try:
-        link = await spawn(shell(tmp_path, "exec sleep 1000", payload_cgroups=group.paths()))
-        os.kill(link.monitor_pid, signal.SIGKILL)
-        with pytest.raises(MonitorLost, match="no exit record"):
-            await link.wait()
-        with pytest.raises(MonitorLost, match="is gone"):
-            await link.start()
-        with pytest.raises(MonitorLost):
-            await connect(tmp_path / "run")
-        assert len(group.procs()) == 1
-    finally:
-        group.kill()
-        Cgroup(group.name.split("/")[0]).remove()
-
-
-async def test_forking_waits_for_a_late_pid_file_and_sees_a_short_life(tmp_path: Path, links: list[Link]) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to make control groups")
-    from agent.cgroups import Cgroup
-
-    group = Cgroup.create(f"test-monitor-late-{os.getpid()}/payload")
-    pid_file = tmp_path / "daemon.pid"
-    try:
-        late = f"sh -c 'sleep 0.2; echo $$ > {pid_file}; kill -9 $$' & exit 0"
-        link = await spawn(
-            shell(tmp_path / "a", late, type="forking", payload_cgroups=group.paths(), pid_file=pid_file)
-        )
-        links.append(link)
-        ended = await link.wait()
-        assert (ended.code, ended.signal, ended.reason) == (None, signal.SIGKILL, "")
-        pid_file.unlink()
-        never = "sleep 0.2 & exit 0"
-        link = await spawn(
-            shell(tmp_path / "b", never, type="forking", payload_cgroups=group.paths(), pid_file=pid_file)
-        )
-        links.append(link)
-        assert f"none wrote {pid_file}" in (await link.wait()).reason
-        link = await spawn(shell(tmp_path / "c", "exit 4", type="forking", payload_cgroups=group.paths()))
+async def test_forking_by_guess_and_by_pid_file(tmp_path: Path, links: list[Link], group: Cgroup) -> None:
+    for pid_file in (None, tmp_path / "daemon.pid"):
+        run = tmp_path / ("guess" if pid_file is None else "file")
+        write = f"echo $! > {pid_file};" if pid_file else ""
+        script = f"sh -c 'echo begun; sleep 0.3; exit 5' & {write} exit 0"
+        link = await spawn(shell(run, script, type="forking", payload_cgroups=group.paths(), pid_file=pid_file))
         links.append(link)
         events = [event async for event in link.events()]
-        assert [type(event) for event in events] == [Started, Forked, Exited]
+        assert [type(event) for event in events] == [Started, Forked, MainPid, Exited]
         assert isinstance(events[-1], Exited)
-        assert events[-1].code == 4
-    finally:
-        group.kill()
-        Cgroup(group.name.split("/")[0]).remove()
+        assert events[-1].code == 5
+        assert texts(run) == ["begun"]
+
+
+async def test_signal_all_reaches_every_process_of_the_group(tmp_path: Path, links: list[Link], group: Cgroup) -> None:
+    script = "setsid sleep 1000 & setsid sleep 1000 & echo up; wait"
+    link = await spawn(shell(tmp_path, script, payload_cgroups=group.paths()))
+    links.append(link)
+    while not texts(tmp_path):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert len(group.procs()) == 3
+    await link.kill()
+    assert (await link.wait()).signal == signal.SIGKILL
+    assert not group.procs()
+
+
+async def test_a_killed_monitor_is_lost_and_its_payload_stays_in_its_group(tmp_path: Path, group: Cgroup) -> None:
+    link = await spawn(shell(tmp_path, "exec sleep 1000", payload_cgroups=group.paths()))
+    os.kill(link.monitor_pid, signal.SIGKILL)
+    with pytest.raises(MonitorLost, match="no exit record"):
+        await link.wait()
+    with pytest.raises(MonitorLost, match="is gone"):
+        await link.start()
+    with pytest.raises(MonitorLost):
+        await connect(tmp_path / "run")
+    assert len(group.procs()) == 1
+
+
+async def test_forking_waits_for_a_late_pid_file_and_sees_a_short_life(
+    tmp_path: Path, links: list[Link], group: Cgroup
+) -> None:
+    pid_file = tmp_path / "daemon.pid"
+    late = f"sh -c 'sleep 0.2; echo $$ > {pid_file}; kill -9 $$' & exit 0"
+    link = await spawn(shell(tmp_path / "a", late, type="forking", payload_cgroups=group.paths(), pid_file=pid_file))
+    links.append(link)
+    ended = await link.wait()
+    assert (ended.code, ended.signal, ended.reason) == (None, signal.SIGKILL, "")
+    pid_file.unlink()
+    never = "sleep 0.2 & exit 0"
+    link = await spawn(shell(tmp_path / "b", never, type="forking", payload_cgroups=group.paths(), pid_file=pid_file))
+    links.append(link)
+    assert f"none wrote {pid_file}" in (await link.wait()).reason
+    link = await spawn(shell(tmp_path / "c", "exit 4", type="forking", payload_cgroups=group.paths()))
+    links.append(link)
+    events = [event async for event in link.events()]
+    assert [type(event) for event in events] == [Started, Forked, Exited]
+    assert isinstance(events[-1], Exited)
+    assert events[-1].code == 4
 
 
 async def test_a_held_command_can_be_dropped(tmp_path: Path) -> None:

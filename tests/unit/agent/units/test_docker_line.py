@@ -6,16 +6,8 @@ import shlex
 
 import pytest
 
-from agent.units.docker_line import (
-    DockerLineError,
-    DockerStep,
-    Link,
-    Mount,
-    PublishedPort,
-    Ulimit,
-    parse_docker_line,
-    parse_run_flags,
-)
+from agent.units.docker_line import DockerLineError, DockerStep, parse_docker_line, parse_run_flags
+from agent.units.docker_options import Link, Mount, PublishedPort, Ulimit
 
 
 def step(line: str) -> DockerStep:
@@ -107,3 +99,7 @@ def test_what_is_not_ours_is_left_to_run() -> None:
 
 def test_restart_in_a_unit_is_ignored_aloud() -> None:
     assert "Restart= decides" in step("docker run --restart=always x").notices[0]
+    assert step("docker run --device /dev/fuse --link a:b x").notices == (
+        "--link is not supported yet and has no effect.",
+        "--device is not supported yet and has no effect.",
+    )

@@ -16,7 +16,6 @@ from agent.units.life import (
     Emptied,
     Event,
     Exited,
-    FindMain,
     Kill,
     MainFound,
     Notified,
@@ -76,8 +75,6 @@ def shown(action: Action) -> str:
             return f"run {role} {phase} {index} #{slot}"
         case Kill(signal, group):
             return f"kill {signal} {'group' if group else 'processes'}"
-        case FindMain(slot):
-            return f"find #{slot}"
 
 
 def play(file: str, script: str) -> State:
@@ -316,7 +313,6 @@ TABLE = {
         >> 0 start
         << run control start 0 #1
         >> 1 exit #1 0
-        << find #1
         == activating/start success @90
         >> 1 found #1
         == active/running success

@@ -12,7 +12,6 @@ from agent.units.life import (
     Emptied,
     Event,
     Exited,
-    FindMain,
     Kill,
     MainFound,
     Notified,
@@ -67,8 +66,6 @@ class World:
                     self.live.add(slot)
                 case Kill(signal):
                     assert 1 <= signal <= 64
-                case FindMain(slot):
-                    assert slot in self.seen
 
 
 def any_event(dice: random.Random, state: State, world: World, at: float) -> Event:

@@ -9,7 +9,7 @@ import pytest
 from agent.units.command import expand_variables, parse_commands
 from agent.units.errors import UnitError, UnitFileError
 from agent.units.model import Unit
-from agent.units.names import Host, escape, parse_name, unescape
+from agent.units.names import Host, parse_name, unescape
 from agent.units.spec import parse_unit
 
 HELLO = """[Unit]
@@ -109,10 +109,13 @@ def test_unknown_keys_are_named_with_their_line() -> None:
 
 
 def test_what_has_no_effect_is_said() -> None:
-    unit = parse_unit("a.service", "[Service]\nExecStart=/bin/a\nStandardOutput=null\nWatchdogSec=5\n")
+    unit = parse_unit(
+        "a.service", "[Service]\nExecStart=/bin/a\nStandardOutput=null\nWatchdogSec=5\nExecReload=/bin/b\n"
+    )
     assert [str(notice) for notice in unit.notices] == [
         "line 4, column 1: WatchdogSec= in [Service] is not supported here and has no effect.",
         "line 3, column 1: StandardOutput=null has no effect: what the unit prints goes to its journal.",
+        "line 5, column 1: ExecReload= has no effect yet: nothing here asks a unit to reload.",
     ]
 
 
@@ -129,7 +132,7 @@ RunWhenIsolated=true
 """
     fleet = parse_unit("a@1.service", text).fleet
     assert fleet.required_metadata == {"region": {"eu", "us"}, "disk": {"ssd"}}
-    assert fleet.conflicts_with("a@2.service") and not fleet.conflicts_with("b.service")
+    assert fleet.conflicts == ("a@*.service",)
     assert (fleet.reschedule_after, fleet.stop_when_isolated, fleet.run_when_isolated) == (120.0, 10.0, True)
 
 
@@ -165,8 +168,9 @@ def test_commands_prefixes_and_variables() -> None:
 def test_names() -> None:
     name = parse_name("web@3.service")
     assert (name.prefix, name.instance, name.kind, name.template) == ("web", "3", "service", "web@.service")
-    assert parse_name("web@.service").is_template
-    assert unescape(escape("dev/a-b c")) == "dev/a-b c"
+    assert parse_name("web@.service").instance == ""
+    assert unescape("dev-a\\x2db\\x20c") == "dev/a-b c"
+    assert unescape("\\xc3\\xa9\\xff") == "\u00c3\u00a9\u00ff"
     for bad in ("web", "we b.service", ".service", "a/b.service", "x" * 300 + ".service", "a.mp3"):
         with pytest.raises(UnitError):
             parse_name(bad)

@@ -1,0 +1,168 @@
+//! Reads. One of many keys is done slice by slice: what it reads is not forgotten until it is through.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{count, Store};
+use crate::errors::StoreError;
+use crate::mvcc::{Change, KeyRange};
+use crate::pb::etcd::{RangeRequest, RangeResponse};
+use crate::range::{Reading, SLICE_KEYS};
+
+/// The revisions that are being read, and by how many.
+#[derive(Debug, Default)]
+pub(super) struct Pins(Mutex<BTreeMap<i64, usize>>);
+
+impl Pins {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<i64, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn oldest(&self) -> Option<i64> {
+        self.held().keys().next().copied()
+    }
+}
+
+/// While it lives its revision is not forgotten.
+struct Pin {
+    pins: Arc<Pins>,
+    at: i64,
+}
+
+impl Pin {
+    fn new(pins: &Arc<Pins>, at: i64) -> Self {
+        *pins.held().entry(at).or_default() += 1;
+        let pins = Arc::clone(pins);
+        Self { pins, at }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut held = self.pins.held();
+        if let Some(readers) = held.get_mut(&self.at) {
+            *readers -= 1;
+            if *readers == 0 {
+                held.remove(&self.at);
+            }
+        }
+    }
+}
+
+/// A read on its way, all of it at one revision.
+pub struct Slices {
+    reading: Reading,
+    revision: i64,
+    pin: Pin,
+}
+
+impl Slices {
+    /// The state's revision when the read began.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The answer to what was read; the header is the caller's. May take long, on whatever thread.
+    #[must_use]
+    pub fn finish(self) -> RangeResponse {
+        self.reading.finish()
+    }
+}
+
+impl Store {
+    /// Answer a read at its revision (0: now).
+    ///
+    /// # Errors
+    /// etcd's, for a compacted or future revision.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        count(&self.counts.ranges, 1);
+        crate::range::range(
+            &self.keys,
+            &self.backend,
+            self.compacted,
+            self.revision,
+            request,
+        )
+    }
+
+    /// The changes of a range from `from` to `to`, for a watcher that catches up: the first `most` bytes, about, and
+    /// the revision that they reach.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when `from` is no longer kept.
+    pub fn history(
+        &self,
+        range: &KeyRange,
+        from: i64,
+        to: i64,
+        prev: bool,
+        most: usize,
+    ) -> Result<(Vec<Change>, i64), StoreError> {
+        if from < self.compacted {
+            return Err(StoreError::Compacted);
+        }
+        self.keys
+            .changes(&self.backend, range, (from, to), prev, most)
+            .map_err(|e| StoreError::Internal(e.to_string()))
+    }
+
+    /// Begin a read that goes on with [`Self::read_on`].
+    ///
+    /// # Errors
+    /// etcd's, for a compacted or future revision.
+    pub fn begin_range(&self, request: RangeRequest) -> Result<Slices, StoreError> {
+        count(&self.counts.ranges, 1);
+        let revision = self.revision();
+        let reading = Reading::begin(request, self.compacted_revision(), revision)?;
+        Ok(Slices {
+            pin: Pin::new(&self.pins, reading.at()),
+            reading,
+            revision,
+        })
+    }
+
+    /// Read a slice; whether that was the last.
+    ///
+    /// # Errors
+    /// When an older value can't be read, or a snapshot has replaced the state that was read.
+    pub fn read_on(&self, slices: &mut Slices) -> Result<bool, StoreError> {
+        if !Arc::ptr_eq(&slices.pin.pins, &self.pins) {
+            return Err(StoreError::Replaced);
+        }
+        slices
+            .reading
+            .read_on(&self.keys, &self.backend, SLICE_KEYS)
+    }
+
+    /// Whether a slice of a compaction can be done now.
+    #[must_use]
+    pub fn can_sweep(&self) -> bool {
+        let readable = |revision| self.pins.oldest().is_none_or(|at| at >= revision);
+        let held = self.pause.holds_sweeps() || self.is_behind();
+        self.keys.sweeping().is_some_and(readable) && !held
+    }
+
+    /// Do a slice of the compaction under way, if there is one and no read needs what it takes.
+    pub fn sweep(&mut self) {
+        if self.can_sweep() {
+            self.keys.sweep(&mut self.batch);
+            self.hand_over();
+            if self.keys.sweeping().is_none() {
+                self.swept.notify_waiters();
+            }
+        }
+    }
+
+    /// Whether a compaction is not done yet; [`Self::swept`] tells when it is.
+    #[must_use]
+    pub fn is_sweeping(&self) -> bool {
+        self.keys.sweeping().is_some()
+    }
+
+    /// Notified when all compactions are done.
+    #[must_use]
+    pub fn swept(&self) -> Arc<tokio::sync::Notify> {
+        Arc::clone(&self.swept)
+    }
+}

@@ -1,0 +1,72 @@
+//! Sums of the state, one at a time: each is read on a thread of its own, and whoever gave up waiting stops it.
+
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, Semaphore};
+use tonic::Status;
+
+use super::Handle;
+use crate::backend::{BackendError, View};
+use crate::errors::StoreError;
+use crate::etcd_file::{hash_all, hash_keys, EtcdFileError, HashError, KeysHash};
+
+/// One after the other: each wants a whole processor.
+const AT_ONCE: usize = 1;
+
+/// Whose turn it is.
+#[derive(Debug, Clone)]
+pub(super) struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+impl Handle {
+    /// The sum of the keys up to `revision`, 0 for the newest, and of which revisions it is.
+    ///
+    /// # Errors
+    /// etcd's, for a revision that is compacted or does not exist yet.
+    pub async fn hash_keys(&self, revision: i64) -> Result<KeysHash, Status> {
+        self.hash(move |view, wanted| hash_keys(view, revision, wanted))
+            .await
+    }
+
+    /// The sum of the whole state, and its revision.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn hash_all(&self) -> Result<(u32, i64), Status> {
+        self.hash(hash_all).await
+    }
+
+    async fn hash<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&View, &dyn Fn() -> bool) -> Result<T, HashError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let turn = Arc::clone(&self.shared.hashing.0).acquire_owned().await;
+        let turn = turn.map_err(|_| StoreError::Stopped)?;
+        let export = self.core()?.store()?.export();
+        let (done, wait) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            let result = work(export.view(), &|| !done.is_closed());
+            drop(turn);
+            // Who gave up needs no answer.
+            let _ = done.send(result);
+        });
+        let result = wait.await.map_err(|_| StoreError::Stopped)?;
+        result.map_err(told)
+    }
+}
+
+fn told(error: HashError) -> Status {
+    match error {
+        HashError::Refused(refused) => refused.into(),
+        HashError::State(BackendError::Closed(_))
+        | HashError::File(EtcdFileError::State(BackendError::Closed(_))) => {
+            StoreError::Replaced.into()
+        }
+        other => Status::internal(other.to_string()),
+    }
+}

@@ -1,0 +1,95 @@
+//! Forgetting what no read can see any more, slice by slice.
+
+use std::ops::Bound;
+
+use super::history::{History, Slot};
+use super::Keys;
+use crate::backend::{Batch, Table};
+
+/// Keys looked at and revisions dropped in one slice.
+const SLICE_KEYS: usize = 2_000;
+const SLICE_SLOTS: usize = 2_000;
+
+/// A compaction on its way through the keys.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    revision: i64,
+    /// The key that is looked at next.
+    from: Box<[u8]>,
+}
+
+impl Keys {
+    /// Forget what no read at or after `revision` can see: [`Self::sweep`] does it.
+    pub fn compact(&mut self, revision: i64) {
+        if self.sweep.is_some() {
+            self.next_sweep = Some(revision);
+        } else {
+            let from = Box::default();
+            self.sweep = Some(Sweep { revision, from });
+        }
+    }
+
+    /// The compaction that is not done yet, if any: reads before it must end first.
+    #[must_use]
+    pub fn sweeping(&self) -> Option<i64> {
+        self.sweep.as_ref().map(|sweep| sweep.revision)
+    }
+
+    /// Does a slice of the compaction under way.
+    pub fn sweep(&mut self, batch: &mut Batch) {
+        let Some(Sweep { revision, from }) = self.sweep.take() else {
+            return;
+        };
+        let (mut keys, mut slots) = (SLICE_KEYS, SLICE_SLOTS);
+        let (mut gone, mut next) = (Vec::new(), None);
+        let rest = (Bound::Included(from.as_ref()), Bound::Unbounded);
+        for (key, history) in self.index.range_mut::<[u8], _>(rest) {
+            if keys == 0 || slots == 0 {
+                next = Some(key.clone());
+                break;
+            }
+            keys -= 1;
+            let dropped = history.forget(revision, slots);
+            slots -= dropped.len();
+            for slot in dropped {
+                batch.delete(Table::Revisions, slot.rev().encode());
+            }
+            if slots == 0 {
+                // There may be more of it.
+                next = Some(key.clone());
+                break;
+            }
+            // A deletion at the compaction's own revision stays: a watch may still begin there.
+            if history.newest.tombstone && history.newest.main < revision {
+                batch.delete(Table::Revisions, history.newest.rev().encode());
+                gone.push(key.clone());
+            }
+        }
+        for key in gone {
+            self.index.remove(&key);
+        }
+        self.sweep = match next {
+            Some(from) => Some(Sweep { revision, from }),
+            None => self.next_sweep.take().map(|revision| Sweep {
+                revision,
+                from: Box::default(),
+            }),
+        };
+    }
+}
+
+impl History {
+    /// Drops older changes that no read at or after `revision` can see, the first `most` of them.
+    fn forget(&mut self, revision: i64, most: usize) -> Vec<Slot> {
+        let mut gone = self.older.len();
+        if self.newest.main > revision {
+            gone = self.older.partition_point(|slot| slot.main <= revision);
+            // The last one seen is what a read at `revision` finds, unless it is an older deletion.
+            let keep_last = self.older[..gone]
+                .last()
+                .is_some_and(|slot| !slot.tombstone || slot.main == revision);
+            gone -= usize::from(keep_last);
+        }
+        self.older.drain(..gone.min(most)).collect()
+    }
+}

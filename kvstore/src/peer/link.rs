@@ -1,0 +1,272 @@
+//! The dialing side: one stream to each other member, and what waits for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use super::{snapshot, Dialer, PeerEvent, PEER_VERSION, REMOVED};
+use crate::budget::{Budget, Share};
+use crate::pb::peer::{Frame, Hello};
+use crate::report;
+use crate::snapshot::Export;
+
+/// Raft messages that may wait for one peer; more are dropped, as on a network.
+const MAX_WAITING_MESSAGES: usize = 4096;
+/// Bytes of them, likewise.
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// Messages put into one frame.
+const MAX_MESSAGES_PER_FRAME: usize = 128;
+/// A frame of so many bytes takes no further message: one must fit into what is left of `MAX_FRAME_BYTES`.
+const FULL_FRAME_BYTES: usize = 4 * 1024 * 1024;
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_millis(500);
+
+/// Since when the other member has taken this one's stream.
+type Up = Arc<Mutex<Option<Instant>>>;
+/// A message, and its share of what may wait.
+type Queued = (Bytes, Share);
+
+struct Link {
+    urls: Vec<String>,
+    queue: mpsc::Sender<Queued>,
+    room: Budget,
+    up: Up,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The streams to all other members.
+pub struct Peers {
+    cluster_id: u64,
+    me: u64,
+    dialer: Dialer,
+    events: mpsc::Sender<PeerEvent>,
+    links: HashMap<u64, Link>,
+}
+
+impl Peers {
+    pub fn new(cluster_id: u64, me: u64, dialer: Dialer, events: mpsc::Sender<PeerEvent>) -> Self {
+        Self {
+            cluster_id,
+            me,
+            dialer,
+            events,
+            links: HashMap::new(),
+        }
+    }
+
+    fn hello(&self, to: u64) -> Hello {
+        Hello {
+            version: PEER_VERSION,
+            cluster_id: self.cluster_id,
+            from: self.me,
+            to,
+        }
+    }
+
+    /// Makes the links be those to `members` (id, peer URLs), this member left out.
+    pub fn update(&mut self, members: &[(u64, Vec<String>)]) {
+        self.links
+            .retain(|id, _| members.iter().any(|(other, _)| other == id));
+        for (id, urls) in members {
+            if *id == self.me || self.links.get(id).is_some_and(|link| link.urls == *urls) {
+                continue;
+            }
+            let (queue, waiting) = mpsc::channel(MAX_WAITING_MESSAGES);
+            let up = Up::default();
+            let task = tokio::spawn(keep_link(
+                self.dialer.clone(),
+                self.hello(*id),
+                urls.clone(),
+                waiting,
+                self.events.clone(),
+                Arc::clone(&up),
+            ));
+            self.links.insert(
+                *id,
+                Link {
+                    urls: urls.clone(),
+                    queue,
+                    room: Budget::new(MAX_WAITING_BYTES),
+                    up,
+                    task,
+                },
+            );
+        }
+    }
+
+    /// How long the other member's stream from this one has stood; None while it does not.
+    pub fn connected_for(&self, id: u64) -> Option<Duration> {
+        let since = self.links.get(&id)?.up.lock().ok()?;
+        since.map(|since| since.elapsed())
+    }
+
+    /// Queues a message; false when it had to be dropped.
+    pub fn send(&self, to: u64, message: Bytes) -> bool {
+        let Some(link) = self.links.get(&to) else {
+            return false;
+        };
+        let share = link.room.take(message.len());
+        share.is_some_and(|share| link.queue.try_send((message, share)).is_ok())
+    }
+
+    /// Sends a snapshot on a stream of its own; a `SnapshotSent` event tells how it went.
+    pub fn send_snapshot(&self, to: u64, message: Bytes, export: Export) {
+        let events = self.events.clone();
+        let hello = self.hello(to);
+        let urls = self
+            .links
+            .get(&to)
+            .map(|link| link.urls.clone())
+            .unwrap_or_default();
+        let dialer = self.dialer.clone();
+        tokio::spawn(snapshot::send(dialer, hello, urls, message, export, events));
+    }
+}
+
+type Waiting = Arc<Mutex<mpsc::Receiver<Queued>>>;
+
+/// Frames made of whatever waits; ends when the link is dropped.
+fn frames(hello: Hello, waiting: Waiting) -> impl Stream<Item = Frame> + Send {
+    let first = Frame {
+        hello: Some(hello),
+        messages: Vec::new(),
+    };
+    let rest = stream::poll_fn(move |context| {
+        let mut messages = Vec::new();
+        let Ok(mut queue) = waiting.lock() else {
+            return Poll::Ready(None);
+        };
+        let mut bytes = 0;
+        while bytes < FULL_FRAME_BYTES && messages.len() < MAX_MESSAGES_PER_FRAME {
+            match queue.poll_recv(context) {
+                Poll::Ready(Some((message, _))) => {
+                    bytes += message.len();
+                    messages.push(message);
+                }
+                Poll::Ready(None) if messages.is_empty() => return Poll::Ready(None),
+                Poll::Pending if messages.is_empty() => return Poll::Pending,
+                _ => break,
+            }
+        }
+        Poll::Ready(Some(Frame {
+            hello: None,
+            messages,
+        }))
+    });
+    stream::iter([first]).chain(rest)
+}
+
+async fn keep_link(
+    dialer: Dialer,
+    hello: Hello,
+    urls: Vec<String>,
+    waiting: mpsc::Receiver<Queued>,
+    events: mpsc::Sender<PeerEvent>,
+    up: Up,
+) {
+    let waiting = Arc::new(Mutex::new(waiting));
+    let mut pause = RETRY_FIRST;
+    let mut said = String::new();
+    for url in urls.iter().cycle() {
+        let status = match run_link(&dialer, url, hello, &waiting, &up).await {
+            Ok(()) => Status::unavailable("the stream ended"),
+            Err(status) => status,
+        };
+        let was_up = up.lock().is_ok_and(|mut since| since.take().is_some());
+        if status.code() == tonic::Code::PermissionDenied && status.message() == REMOVED {
+            let _ = events.send(PeerEvent::Removed).await;
+        }
+        if was_up {
+            pause = RETRY_FIRST;
+            said.clear();
+        }
+        if said != status.message() {
+            said = status.message().to_owned();
+            report!("kvstore: member {:x} at {url}: {said}", hello.to);
+        }
+        if events.send(PeerEvent::Unreachable(hello.to)).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_LONGEST);
+        // What waited meanwhile is old news; raft says again what still matters.
+        if let Ok(mut queue) = waiting.lock() {
+            while queue.try_recv().is_ok() {}
+        }
+    }
+}
+
+async fn run_link(
+    dialer: &Dialer,
+    url: &str,
+    hello: Hello,
+    waiting: &Waiting,
+    up: &Up,
+) -> Result<(), Status> {
+    let mut acks = dialer
+        .client(url)?
+        .messages(frames(hello, waiting.clone()))
+        .await?
+        .into_inner();
+    while acks.message().await?.is_some() {
+        if let Ok(mut since) = up.lock() {
+            since.get_or_insert_with(Instant::now);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::super::MAX_FRAME_BYTES;
+    use super::*;
+
+    const MEBI: usize = 1 << 20;
+
+    #[tokio::test]
+    async fn what_waits_for_a_peer_that_does_not_read_is_bounded_by_bytes() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let (events, _heard) = mpsc::channel(8);
+        let mut peers = Peers::new(1, 1, Dialer::default(), events);
+        peers.update(&[(2, vec![url])]);
+        let message = Bytes::from(vec![7; MEBI]);
+        let taken = (0..MAX_WAITING_MESSAGES)
+            .take_while(|_| peers.send(2, message.clone()))
+            .count();
+        assert_eq!(taken, MAX_WAITING_BYTES / MEBI);
+    }
+
+    #[tokio::test]
+    async fn no_frame_is_larger_than_what_the_other_side_reads() {
+        let (queue, waiting) = mpsc::channel(MAX_WAITING_MESSAGES);
+        let (room, count) = (Budget::new(usize::MAX), 2 * MAX_FRAME_BYTES / MEBI);
+        for _ in 0..count {
+            let share = room.take(MEBI).unwrap();
+            let message = Bytes::from(vec![7; MEBI]);
+            queue.try_send((message, share)).unwrap();
+        }
+        drop(queue);
+        let frames: Vec<Frame> = frames(Hello::default(), Arc::new(Mutex::new(waiting)))
+            .collect()
+            .await;
+        assert!(frames.iter().all(|f| f.encoded_len() <= MAX_FRAME_BYTES));
+        let messages: usize = frames.iter().map(|frame| frame.messages.len()).sum();
+        assert_eq!(messages, count, "and none is lost");
+    }
+}
