@@ -124,6 +124,20 @@ def learner(three: Members) -> Iterator[Member]:
             one.stop(signal.SIGKILL)
 
 
+def test_a_member_that_is_told_of_its_own_new_address_is_not_lost_until_it_moves(three: Members) -> None:
+    follower = next(member for member in three.members if member is not three.leader())
+    listed = json.loads(three.ctl("member", "list", "-w", "json"))["members"]
+    identity = next(f"{one['ID']:x}" for one in listed if one["name"] == follower.name)
+    (follower.peer_port,) = free_ports(1)
+    three.ctl("member", "update", identity, f"--peer-urls={follower.peer_url}", at=[follower])
+    three.ctl("put", "k", "1", at=[follower])
+    assert three.ctl("get", "k", "--consistency=s", at=[follower]) == "k\n1\n"
+    follower.stop()
+    three.ctl("put", "k", "2", at=[member for member in three.members if member is not follower])
+    follower.start(three.initial)
+    until("its return at the new address", lambda: three.ctl("get", "k", at=[follower], check=False) == "k\n2\n")
+
+
 def told_of_loss(members: list[Member], gone: Member) -> None:
     """Kill a member and wait until these have noticed."""
     before = {member.name: len(member.log.read_text()) for member in members}

@@ -39,11 +39,33 @@ struct Link {
     room: Budget,
     up: Up,
     task: JoinHandle<()>,
+    /// The one to its URLs before these. Its stream stands, and carries what is sent until this one's does: a member that
+    /// is told of its own new URLs still listens on those that it had.
+    former: Option<Box<Link>>,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+impl Link {
+    fn up_since(&self) -> Option<Instant> {
+        *self.up.lock().ok()?
+    }
+
+    /// Lets the former go once this one stands, or it does no longer.
+    fn settle(&mut self) {
+        let needless = |former: &Self| self.up_since().is_some() || former.up_since().is_none();
+        if self.former.as_deref().is_some_and(needless) {
+            self.former = None;
+        }
+    }
+
+    /// The link that carries what is sent now.
+    fn carrier(&self) -> &Self {
+        self.former.as_deref().unwrap_or(self)
     }
 }
 
@@ -76,7 +98,8 @@ impl Peers {
         }
     }
 
-    /// Makes the links be those to `members` (id, peer URLs), this member left out.
+    /// Makes the links be those to `members` (id, peer URLs), this member left out. A stream to URLs that a member had
+    /// before goes on until there is one to the new.
     pub fn update(&mut self, members: &[(u64, Vec<String>)]) {
         self.links
             .retain(|id, _| members.iter().any(|(other, _)| other == id));
@@ -94,6 +117,11 @@ impl Peers {
                 self.events.clone(),
                 Arc::clone(&up),
             ));
+            let former = self.links.remove(id).and_then(|mut link| {
+                link.settle();
+                let standing = link.former.take().unwrap_or_else(|| Box::new(link));
+                standing.up_since().map(|_| standing)
+            });
             self.links.insert(
                 *id,
                 Link {
@@ -102,6 +130,7 @@ impl Peers {
                     room: Budget::new(MAX_WAITING_BYTES),
                     up,
                     task,
+                    former,
                 },
             );
         }
@@ -109,15 +138,18 @@ impl Peers {
 
     /// How long the other member's stream from this one has stood; None while it does not.
     pub fn connected_for(&self, id: u64) -> Option<Duration> {
-        let since = self.links.get(&id)?.up.lock().ok()?;
-        since.map(|since| since.elapsed())
+        let link = self.links.get(&id)?;
+        let since = link.up_since().or_else(|| link.carrier().up_since())?;
+        Some(since.elapsed())
     }
 
     /// Queues a message; false when it had to be dropped.
-    pub fn send(&self, to: u64, message: Bytes) -> bool {
-        let Some(link) = self.links.get(&to) else {
+    pub fn send(&mut self, to: u64, message: Bytes) -> bool {
+        let Some(link) = self.links.get_mut(&to) else {
             return false;
         };
+        link.settle();
+        let link = link.carrier();
         let share = link.room.take(message.len());
         share.is_some_and(|share| link.queue.try_send((message, share)).is_ok())
     }
@@ -129,7 +161,7 @@ impl Peers {
         let urls = self
             .links
             .get(&to)
-            .map(|link| link.urls.clone())
+            .map(|link| link.carrier().urls.clone())
             .unwrap_or_default();
         let dialer = self.dialer.clone();
         tokio::spawn(snapshot::send(dialer, hello, urls, message, export, events));
