@@ -45,7 +45,6 @@ lint: native ## ruff, mypy --strict, rustfmt, clippy
 	@$(BIN)/mypy
 	@cargo fmt --all --check
 	@cargo clippy --release --locked --workspace --all-targets -q -- -D warnings
-	@cargo clippy --release --locked -p kvstore --lib --features python -q -- -D warnings
 
 format: ## rewrite the sources the way lint wants them
 	@$(BIN)/ruff check --fix .

@@ -29,12 +29,12 @@ def main() -> None:
     build_backend.stubs()
     build_backend.programs()
     subprocess.run(
-        ["cargo", "build", "-q", "--release", "--locked", "-p", "kvstore", "--lib", "--features", "python"],
+        ["cargo", "build", "-q", "--release", "--locked", "-p", "kvstore-python"],
         cwd=root,
         check=True,
     )
     target = Path(os.environ.get("CARGO_TARGET_DIR", root / "target")) / "release"
-    lay(target / "libkvstore.so", root / "kvstore" / "_core.abi3.so")
+    lay(target / "lib_core.so", root / "kvstore" / "_core.abi3.so")
     for name in build_backend.PROGRAMS:
         lay(target / name, Path(sys.prefix) / "bin" / name)
 

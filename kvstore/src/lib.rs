@@ -35,16 +35,6 @@ mod model;
 pub mod mvcc;
 pub mod pb;
 pub mod peer;
-#[cfg(feature = "python")]
-mod python;
-#[cfg(feature = "python")]
-mod python_client;
-#[cfg(feature = "python")]
-mod python_snapshot;
-#[cfg(feature = "python")]
-mod python_tls;
-#[cfg(feature = "python")]
-mod python_values;
 mod range;
 pub mod reactor;
 mod reads;

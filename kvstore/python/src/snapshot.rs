@@ -6,12 +6,12 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use tonic::{Code, Status};
 
-use crate::client::login::Login;
-use crate::config::Config;
-use crate::member::{self, StartError};
-use crate::python_client::runtime;
-use crate::python_tls::Tls;
-use crate::{client, etcd_file};
+use crate::client::runtime;
+use crate::tls::Tls;
+use kvstore::client::login::Login;
+use kvstore::config::Config;
+use kvstore::member::{self, StartError};
+use kvstore::{client, etcd_file};
 
 /// Makes a member's data directory from a snapshot; bad settings are a ValueError, anything else a RuntimeError.
 #[pyfunction]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 
-use crate::tls::Identity;
+use kvstore::tls::Identity;
 
 /// A client's certificates, by the attributes of Python's value.
 #[derive(FromPyObject)]

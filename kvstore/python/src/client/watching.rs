@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, Semaphore};
 
 use super::shared::{lock, Following, Outcome};
 use super::NativeClient;
-use crate::client::watch::{self, Delivery};
-use crate::pb::etcd::WatchCreateRequest;
+use kvstore::client::watch::{self, Delivery};
+use kvstore::pb::etcd::WatchCreateRequest;
 
 /// Batches of a watch that wait for Python at most; then the member is not read from.
 const WATCH_QUEUE: usize = 64;

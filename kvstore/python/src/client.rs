@@ -15,11 +15,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use tonic::Status;
 
-use crate::client::login::Login;
-use crate::client::{Client, Retry};
-use crate::pb::etcd;
-use crate::python_tls::Tls;
-use crate::python_values::{self as values, Answer};
+use crate::tls::Tls;
+use crate::values::{self as values, Answer};
+use kvstore::client::login::Login;
+use kvstore::client::{Client, Retry};
+use kvstore::pb::etcd;
 pub(crate) use shared::runtime;
 pub use shared::Outcome;
 use shared::{lock, Following, Running, Shared};

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use pyo3::PyResult;
 
 use super::{refused, NativeClient};
-use crate::client::{raw, Retry};
-use crate::python_values::Answer;
+use crate::values::Answer;
+use kvstore::client::{raw, Retry};
 
 impl NativeClient {
     pub(super) fn call_raw(

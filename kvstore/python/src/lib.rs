@@ -1,10 +1,14 @@
-//! PyO3: translation only.
+//! `kvstore._core`, the store and its native client for Python. PyO3: translation only.
+
+mod client;
+mod snapshot;
+mod tls;
+mod values;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::member::{self, StartError};
-use crate::python_snapshot;
+use kvstore::member::{self, StartError};
 
 /// Runs a member until SIGTERM or SIGINT, without the GIL; bad settings are a ValueError, anything else a RuntimeError.
 #[pyfunction]
@@ -18,10 +22,10 @@ fn serve(py: Python<'_>, config_json: &str) -> PyResult<()> {
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<crate::python_client::NativeClient>()?;
+    module.add_class::<crate::client::NativeClient>()?;
     module.add_function(wrap_pyfunction!(serve, module)?)?;
-    module.add_function(wrap_pyfunction!(python_snapshot::snapshot_restore, module)?)?;
-    module.add_function(wrap_pyfunction!(python_snapshot::snapshot_status, module)?)?;
-    module.add_function(wrap_pyfunction!(python_snapshot::snapshot_save, module)?)?;
+    module.add_function(wrap_pyfunction!(snapshot::snapshot_restore, module)?)?;
+    module.add_function(wrap_pyfunction!(snapshot::snapshot_status, module)?)?;
+    module.add_function(wrap_pyfunction!(snapshot::snapshot_save, module)?)?;
     Ok(())
 }

@@ -5,12 +5,12 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::client::watch::Delivery;
-use crate::pb::etcd;
-use crate::python_client::Outcome;
+use crate::client::Outcome;
 use etcd::compare::TargetUnion;
 use etcd::request_op::Request;
 use etcd::response_op::Response;
+use kvstore::client::watch::Delivery;
+use kvstore::pb::etcd;
 
 type Any<'py> = Bound<'py, PyAny>;
 

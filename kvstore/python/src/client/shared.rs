@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, Semaphore};
 use tokio::task::AbortHandle;
 use tonic::Status;
 
-use crate::client::watch::Delivery;
-use crate::python_values::Answer;
+use crate::values::Answer;
+use kvstore::client::watch::Delivery;
 
 pub enum Outcome {
     Answer(Answer),
