@@ -25,7 +25,8 @@ UNORDERED = ("keys", "members")
 HEXADECIMAL = ("x", "16x", "016x")
 """How etcdctl prints ids."""
 VERSION = re.compile(r"(?<![\d.])\d+\.\d+\.\d+(?![\d.])")
-NOISE = re.compile(r"(?<=took = )\S+s|(?<=remaining\()\d+(?=s\))|(?<=^\"TTL\" : )\d+")
+NOISE = re.compile(r"(?<=took = )\S+s|(?<=remaining\()\d+(?=s\))|(?<=^\"TTL\" : )\d+|(?<=/)[0-9a-f]{14,16}$")
+"""Times, and the leases that keys of elections and locks end with."""
 GRANTED = {"grantedTTL": "TTL", "granted-ttl": "ttl"}
 """Of a lease whose time runs, and what is left of that: a second more or less."""
 
