@@ -1,4 +1,4 @@
-"""What no other topic runs of etcdctl: elections, locks that end, mirrors, sums, defragmentation, new users' passwords."""
+"""What no other topic runs of etcdctl: elections, locks that end, mirrors, sums, defragmentation, passwords."""
 
 from tests.conformance.etcd.steps import Begin, Ctl, Lines, Scenario, Type, Until
 
