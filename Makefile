@@ -7,6 +7,7 @@ export MATURIN_NO_INSTALL_RUST := 1
 SEEDS ?= 200
 ROUNDS ?= 10
 SEED ?= 1
+SOAK ?=
 
 .PHONY: help setup native demo test bench lint format sim soak wheel clean
 
@@ -54,8 +55,8 @@ format: ## rewrite the sources the way lint wants them
 sim: native ## simulate the store with fresh seeds: make sim SEEDS=10000
 	@SIM_SEEDS=$(SEEDS) cargo test --release --locked -p kvstore --test sim -- --nocapture
 
-soak: native ## campaigns of faults on lab machines: make soak ROUNDS=10 SEED=1
-	@ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/pytest -q -s -m soak tests/soak
+soak: native ## campaigns of faults: make soak ROUNDS=10 SEED=1 SOAK=linearizable (default: all of tests/soak)
+	@ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/pytest -q -s -m soak tests/soak -k '$(SOAK)'
 
 wheel: setup ## build the wheel that ships into dist/
 	@FLEETD_CARGO_PROFILE=dist $(BIN)/pip wheel -q --no-deps -w dist .

@@ -69,14 +69,15 @@ class Member:
     extra: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
     command: tuple[str, ...] = OURS
+    address: str = "127.0.0.1"
 
     @property
     def client_url(self) -> str:
-        return f"http://127.0.0.1:{self.client_port}"
+        return f"http://{self.address}:{self.client_port}"
 
     @property
     def peer_url(self) -> str:
-        return f"http://127.0.0.1:{self.peer_port}"
+        return f"http://{self.address}:{self.peer_port}"
 
     @property
     def log(self) -> Path:

@@ -1,0 +1,171 @@
+"""What happens to the members while clients work: faults, one or two at a time, chosen by a seed.
+
+A fault that takes away what a majority has synced would lose writes rightly. So a log is damaged only once the others
+have all that the killed member can have promised: when a write that began after its death was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from tests.linear.history import Death
+from tests.linear.load import Load
+from tests.linear.world import NAMES, World, ended
+
+SHORT_S = (0.2, 2.5)
+"""How long a fault lasts. Elections take about 0.6 to 1.5 s."""
+CALM_S = (0.2, 1.5)
+HARM_WAIT_S = 10.0
+MAX_TORN = 3000
+"""Bytes of a log's end that are damaged, at most: a frame or a few."""
+Fault = Callable[[], Awaitable[str]]
+
+
+class Faults:
+    """Does one fault after the other; `told` says what was done, by the time since the beginning."""
+
+    def __init__(self, world: World, load: Load, seed: int) -> None:
+        self._world, self._load = world, load
+        self._rand = random.Random(f"faults/{seed}")
+        self._cuts: dict[int, frozenset[tuple[str, str]]] = {}
+        self._down: set[str] = set()
+        self._begun = time.monotonic()
+        self.deaths: list[Death] = []
+        self.told: list[str] = []
+
+    async def run(self, seconds: float) -> None:
+        """Faults for so long, each kind at least once if there is time; at the end all is whole again."""
+        alone: tuple[Fault, ...] = (self.torn_log, self.kill_all)
+        any_time: tuple[Fault, ...] = (self.kill, self.freeze, self.isolate, self.one_way, self.cut_pair)
+        waiting: list[Fault] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await asyncio.sleep(self._rand.uniform(*CALM_S))
+            if not waiting:
+                waiting = [*alone, *any_time, *any_time]
+                self._rand.shuffle(waiting)
+            chosen = [waiting.pop()]
+            if chosen[0] not in alone and waiting and waiting[-1] not in alone and self._rand.random() < 0.4:
+                chosen.append(waiting.pop())
+            await asyncio.gather(*(self._do(fault) for fault in chosen))
+
+    async def _do(self, fault: Fault) -> None:
+        began = time.monotonic() - self._begun
+        what = await fault()
+        self.told.append(f"{began:.1f} to {time.monotonic() - self._begun:.1f} s: {what}")
+
+    async def _last(self) -> None:
+        await asyncio.sleep(self._rand.uniform(*SHORT_S))
+
+    def _victim(self) -> str:
+        """A member that runs; every second time the leader."""
+        running = [name for name in NAMES if name not in self._down]
+        leader = self._world.leader() if self._rand.random() < 0.5 else None
+        return leader if leader in running and leader is not None else self._rand.choice(running)
+
+    def _kill(self, names: list[str]) -> None:
+        self._down.update(names)
+        self._world.kill(names)
+        self.deaths += [Death(name, time.monotonic_ns()) for name in names]
+
+    def _start(self, names: list[str]) -> None:
+        self._world.start(names)
+        self._down.difference_update(names)
+
+    async def kill(self) -> str:
+        """A member is killed, and started again."""
+        name = self._victim()
+        self._kill([name])
+        await self._last()
+        self._start([name])
+        return f"{name} killed"
+
+    async def kill_all(self) -> str:
+        """All are killed at once, and started one after the other."""
+        names = self._rand.sample(NAMES, len(NAMES))
+        self._kill(names)
+        for name in names:
+            await asyncio.sleep(self._rand.uniform(0, 0.5))
+            self._start([name])
+        return "all killed"
+
+    async def freeze(self) -> str:
+        """A member stands still, and goes on as if no time had passed."""
+        name = self._victim()
+        self._world.freeze(name, True)
+        try:
+            await self._last()
+        finally:
+            if name not in self._down:
+                self._world.freeze(name, False)
+        return f"{name} stood still"
+
+    async def isolate(self) -> str:
+        """A member is cut off from the others."""
+        name = self._victim()
+        others = [one for one in NAMES if one != name]
+        return await self._cut(f"{name} cut off", [(name, one) for one in others] + [(one, name) for one in others])
+
+    async def one_way(self) -> str:
+        """A member's messages get through, and none to it; or the other way round."""
+        name = self._victim()
+        others = [one for one in NAMES if one != name]
+        if self._rand.random() < 0.5:
+            return await self._cut(f"{name} deaf", [(one, name) for one in others])
+        return await self._cut(f"{name} mute", [(name, one) for one in others])
+
+    async def cut_pair(self) -> str:
+        """Two members lose each other, one way or both; the third reaches both."""
+        one, other = self._rand.sample(NAMES, 2)
+        pairs = [(one, other)] if self._rand.random() < 0.5 else [(one, other), (other, one)]
+        return await self._cut(" and ".join(f"{a} to {b}" for a, b in pairs) + " cut", pairs)
+
+    async def _cut(self, what: str, pairs: list[tuple[str, str]]) -> str:
+        number = len(self.told) * 10 + len(self._cuts)
+        self._cuts[number] = frozenset(pairs)
+        self._world.cut(frozenset().union(*self._cuts.values()))
+        await self._last()
+        del self._cuts[number]
+        self._world.cut(frozenset().union(*self._cuts.values()))
+        return what
+
+    async def torn_log(self) -> str:
+        """A member is killed, and the end of its log is not what it wrote."""
+        name = self._victim()
+        self._kill([name])
+        died = time.monotonic_ns()
+        end = time.monotonic() + HARM_WAIT_S
+        while self._load.last_write_began <= died and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        harm = "nothing, since the others took no write"
+        if self._load.last_write_began > died:
+            harm = self._tear(name)
+        self._start([name])
+        return f"{name} killed, its log: {harm}"
+
+    def _tear(self, name: str) -> str:
+        path, end = self._world.tail(name)
+        cut = self._rand.randrange(1, min(MAX_TORN, end // 2))
+        with path.open("r+b") as log:
+            match self._rand.choice(("cut", "flipped", "begun")):
+                case "cut":
+                    log.truncate(end - cut)
+                    return f"cut by {cut} bytes"
+                case "flipped":
+                    # Not in the last byte: zeros behind it may be its own.
+                    log.seek(end - 2)
+                    byte = log.read(1)[0]
+                    log.seek(end - 2)
+                    log.write(bytes([byte ^ (1 << self._rand.randrange(8))]))
+                    return "a bit flipped near its end"
+                case _:
+                    log.seek(end)
+                    log.write(self._rand.randbytes(cut))
+                    return f"{cut} bytes of rubbish behind it"
+
+    def alive(self) -> list[str]:
+        """Members that ended without having been killed."""
+        return [name for name, one in self._world.members.items() if name not in self._down and ended(one)]

@@ -1,0 +1,153 @@
+"""One run: members, clients, faults, and the verdict. `python -m tests.linear.run --help`.
+
+It begins in a network namespace that `apart` makes for it. The seed is printed first. All that happened stays in the
+directory: `history.jsonl` (`python -m tests.linear.run --again FILE` judges it again), the members' logs and data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cli.lab import switch
+from kvstore.client import Client
+from tests.conformance.members import OURS, ROOT
+from tests.linear import history
+from tests.linear.faults import Faults
+from tests.linear.history import Change, History
+from tests.linear.judge import judge
+from tests.linear.load import PREFIX, Load, log_of
+from tests.linear.world import LEASH, World
+from tests.unit.kvstore.members import hash_kv
+
+FINAL_S = 30.0
+MIN_RATE = 20.0
+"""Answered operations a second, over all of a run: fewer prove nothing."""
+
+
+@contextlib.contextmanager
+def apart(lab: str) -> Iterator[tuple[str, ...]]:
+    """A switch of a run's own; yields what to put before its command."""
+    switch.make(lab)
+    try:
+        yield (*LEASH, "nsenter", f"--net={switch.NETNS_DIR / switch.netns_name(lab)}")
+    finally:
+        switch.remove(lab)
+
+
+def run_apart(
+    directory: Path, seed: int, seconds: float, command: Sequence[str] = OURS
+) -> subprocess.CompletedProcess[str]:
+    """Do a run in a process and namespace of its own; its exit code is 0 when nothing is wrong."""
+    lab = f"lin{seed % 1000}-{time.monotonic_ns() % 10**9}"
+    with apart(lab) as before:
+        words = ["--lab", lab, "--seed", str(seed), "--seconds", str(seconds), "--directory", str(directory)]
+        return subprocess.run(
+            [*before, sys.executable, "-m", "tests.linear.run", *words, "--", *command],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds + 240,
+        )
+
+
+async def play(world: World, seed: int, seconds: float) -> tuple[History, list[str], list[str]]:
+    """Clients and watchers under faults; what they saw, what was done to the members, and what is wrong besides."""
+    load = Load(world.urls, seed)
+    faults = Faults(world, load, seed)
+    known: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    urls = list(world.urls.values())
+    async with asyncio.TaskGroup() as tasks:
+        for name, url in world.urls.items():
+            tasks.create_task(load.watch(f"at {name}", [url], known))
+        tasks.create_task(load.watch("at any", urls, known))
+        working = tasks.create_task(load.run())
+        await faults.run(seconds)
+        wrong = [f"{name} has ended by itself" for name in faults.alive()]
+        await asyncio.to_thread(world.ready)
+        load.stopping = True
+        await working
+        async with Client(urls, timeout=FINAL_S) as client:
+            revision = (await client.get(PREFIX)).header.revision
+        known.set_result(revision)
+    logs: dict[str, tuple[Change, ...]] = {}
+    for name, url in world.urls.items():
+        logs[name] = await log_of(url, revision)
+    async with Client(urls, timeout=FINAL_S) as client:
+        hashes = {name: (await hash_kv(client, url, revision))["hash"] for name, url in world.urls.items()}
+    if len(set(hashes.values())) != 1:
+        wrong.append(f"members' hashes of revision {revision} differ: {hashes}")
+    watched = {name: tuple(changes) for name, changes in load.watched.items()}
+    told = [*faults.told, f"errors: {load.errors}"]
+    return History(tuple(load.operations), watched, logs, tuple(faults.deaths), revision), told, wrong
+
+
+def figures(seen: History, seconds: float) -> str:
+    """How much there was to check."""
+    outcomes = Counter(one.outcome for one in seen.operations)
+    kinds = Counter(one.kind for one in seen.operations if one.outcome == "ok")
+    parts = [", ".join(f"{count} {word}" for word, count in counts.most_common()) for counts in (outcomes, kinds)]
+    return f"{len(seen.operations)} operations in {seconds:.0f} s: {parts[0]}; answered: {parts[1]}"
+
+
+def once(directory: Path, lab: str, seed: int, seconds: float, command: Sequence[str]) -> int:
+    """A run; returns the exit code."""
+    print(f"seed {seed}", flush=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    world = World(directory, lab, command)
+    try:
+        world.wire()
+        world.start()
+        world.ready()
+        began = time.monotonic()
+        seen, told, wrong = asyncio.run(play(world, seed, seconds))
+        took = time.monotonic() - began
+    finally:
+        world.close()
+    print("\n".join(told), figures(seen, took), f"revision {seen.until}", sep="\n", flush=True)
+    history.save(seen, directory / "history.jsonl")
+    answered = sum(one.outcome == "ok" for one in seen.operations)
+    if answered < MIN_RATE * seconds:
+        wrong.append(f"only {answered} operations were answered")
+    return tell(seen, wrong)
+
+
+def tell(seen: History, wrong: Sequence[str] = ()) -> int:
+    """Print the verdict; returns the exit code."""
+    began = time.monotonic()
+    found = [*wrong, *judge(seen).wrong]
+    print(*(found or ["linearizable"]), sep="\n")
+    print(f"judged in {time.monotonic() - began:.1f} s", flush=True)
+    return 1 if found else 0
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--again", type=Path, help="a history to judge again")
+    parser.add_argument("--lab", default="", help="the switch in whose namespace this runs")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp/fleetd-linear"))
+    parser.add_argument("command", nargs="*", default=list(OURS))
+    words = parser.parse_args()
+    if words.again:
+        return tell(history.load(words.again))
+    if not words.lab:
+        done = run_apart(words.directory, words.seed, words.seconds, words.command)
+        print(done.stdout, end="")
+        return done.returncode
+    return once(words.directory, words.lab, words.seed, words.seconds, words.command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
