@@ -1,5 +1,10 @@
-//! kvload: loads any etcd v3 store and says how it did. `kvload put|get|txn|watch [flags]`; each client is one loop of
-//! call and answer, the clients share `--connections` connections. It measures; it retries nothing.
+//! kvload: loads any etcd v3 store and says how it did. `kvload put|get|txn|watch|fill [flags]`; each client is one loop
+//! of call and answer, the clients share `--connections` connections. It measures; it retries nothing.
+//!
+//! `watch` puts while watchers look on, and tells how long events took from the put's call to a watcher. `fill` puts each
+//! key of the key space once, in transactions of `--batch` puts.
+
+mod delivery;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +20,17 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::Request;
 
-const USAGE: &str = "usage: kvload put|get|txn|watch [flags]
+use crate::delivery::Delivery;
+
+/// Prime, so that its multiples reach every key of a smaller key space once.
+const SPREAD: u128 = 2_654_435_761;
+const USAGE: &str = "usage: kvload put|get|txn|watch|fill [flags]
   --endpoints A,B       (127.0.0.1:2379)   --clients N      (1)     --connections N  (1)
   --total N             (10000)            --duration SEC   instead of --total
   --key-size N          (16)               --val-size N     (64)    --key-space N    (10000)
   --serializable        gets only          --watchers N     (100)   --json
   --rate N              calls a second, of all clients together     --prefix P  before each key
+  --batch N             (8) puts of one transaction of fill
   $KVLOAD_TOKEN         a token that each call carries
   --cacert FILE         --cert FILE        --key FILE       --insecure-skip-tls-verify";
 
@@ -37,6 +47,7 @@ struct Load {
     key_size: usize,
     val_size: usize,
     key_space: u64,
+    batch: u64,
     serializable: bool,
     watchers: usize,
     rate: Option<f64>,
@@ -49,7 +60,7 @@ struct Load {
 impl Load {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Self, Failure> {
         let verb = words.next().unwrap_or_default();
-        if !["put", "get", "txn", "watch"].contains(&verb.as_str()) {
+        if !["put", "get", "txn", "watch", "fill"].contains(&verb.as_str()) {
             return Err(USAGE.into());
         }
         let mut load = Self {
@@ -62,6 +73,7 @@ impl Load {
             key_size: 16,
             val_size: 64,
             key_space: 10_000,
+            batch: 8,
             serializable: false,
             watchers: 100,
             rate: None,
@@ -94,11 +106,15 @@ impl Load {
         if load.clients == 0
             || load.connections == 0
             || load.key_space == 0
+            || load.batch == 0
             || load.endpoints.is_empty()
         {
             return Err(
-                "clients, connections, key space and endpoints: at least one of each".into(),
+                "clients, connections, key space, batch and endpoints: at least one of each".into(),
             );
+        }
+        if load.verb == "fill" {
+            (load.total, load.duration) = (load.key_space.div_ceil(load.batch), None);
         }
         Ok(load)
     }
@@ -116,6 +132,7 @@ impl Load {
             "--cacert" => self.identity.cacert = Some(value.into()),
             "--cert" => self.identity.cert = Some(value.into()),
             "--key" => self.identity.key = Some(value.into()),
+            "--batch" => self.batch = value.parse()?,
             "--watchers" => self.watchers = value.parse()?,
             "--rate" => self.rate = Some(value.parse()?).filter(|rate| *rate > 0.0),
             "--prefix" => self.prefix = value.into(),
@@ -125,8 +142,8 @@ impl Load {
     }
 
     fn key(&self, number: u64) -> Bytes {
-        // Spread over the key space, the same in every run.
-        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.key_space;
+        // Spread over the key space, the same in every run: as many calls as there are keys reach each key once.
+        let spread = u128::from(number) * SPREAD % u128::from(self.key_space);
         let digits = self.key_size.saturating_sub(self.prefix.len());
         Bytes::from(format!("{}{spread:0digits$}", self.prefix))
     }
@@ -172,17 +189,19 @@ impl Load {
                     target_union: Some(etcd::compare::TargetUnion::Version(-1)),
                     ..Default::default()
                 };
-                let put = etcd::PutRequest {
-                    key,
-                    value: value.clone(),
-                    ..Default::default()
-                };
-                let request = Some(etcd::request_op::Request::RequestPut(put));
-                let success = vec![etcd::RequestOp { request }];
                 let request = etcd::TxnRequest {
                     compare: vec![compare],
-                    success,
+                    success: vec![put(key, value)],
                     failure: vec![],
+                };
+                kv.txn(self.signed(request)).await.map(drop)
+            }
+            "fill" => {
+                let first = number * self.batch;
+                let keys = first..self.key_space.min(first + self.batch);
+                let request = etcd::TxnRequest {
+                    success: keys.map(|number| put(self.key(number), value)).collect(),
+                    ..Default::default()
                 };
                 kv.txn(self.signed(request)).await.map(drop)
             }
@@ -198,13 +217,27 @@ impl Load {
     }
 }
 
+fn put(key: Bytes, value: &Bytes) -> etcd::RequestOp {
+    let put = etcd::PutRequest {
+        key,
+        value: value.clone(),
+        ..Default::default()
+    };
+    let request = Some(etcd::request_op::Request::RequestPut(put));
+    etcd::RequestOp { request }
+}
+
+/// What all watchers together have seen.
+struct Watched {
+    /// Watchers that are there.
+    ready: AtomicU64,
+    /// Events that came.
+    seen: AtomicU64,
+    delivery: Delivery,
+}
+
 /// Sees every key; counts events until its connection or the program ends.
-async fn watcher(
-    channel: Channel,
-    load: Arc<Load>,
-    seen: Arc<AtomicU64>,
-    ready: Arc<AtomicU64>,
-) -> Result<(), Failure> {
+async fn watcher(channel: Channel, load: Arc<Load>, watched: Arc<Watched>) -> Result<(), Failure> {
     let create = etcd::WatchCreateRequest {
         key: Bytes::from_static(b"\0"),
         range_end: Bytes::from_static(b"\0"),
@@ -219,15 +252,16 @@ async fn watcher(
     let mut answers = grpc.watch(load.signed(requests)).await?.into_inner();
     while let Some(answer) = answers.message().await? {
         if answer.created {
-            ready.fetch_add(1, Ordering::Release);
+            watched.ready.fetch_add(1, Ordering::Release);
         }
-        let ours = answer.events.iter().filter(|event| {
-            event
-                .kv
-                .as_ref()
-                .is_some_and(|kv| kv.key.len() == load.key_size)
-        });
-        seen.fetch_add(ours.count() as u64, Ordering::AcqRel);
+        let (now, mut ours) = (watched.delivery.now(), 0);
+        for kv in answer.events.iter().filter_map(|event| event.kv.as_ref()) {
+            if kv.key.len() == load.key_size {
+                watched.delivery.came(&kv.value, now);
+                ours += 1;
+            }
+        }
+        watched.seen.fetch_add(ours, Ordering::AcqRel);
     }
     Err("a watch ended".into())
 }
@@ -273,20 +307,25 @@ async fn run(load: Load) -> Result<(), Failure> {
     for channel in &channels {
         load.once(channel, 0, &value).await?;
     }
-    let (seen, ready) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let watched = Arc::new(Watched {
+        ready: AtomicU64::new(0),
+        seen: AtomicU64::new(0),
+        delivery: Delivery::new(),
+    });
     let mut watchers = JoinSet::new();
     if load.verb == "watch" {
         for index in 0..load.watchers {
             let channel = channels[index % channels.len()].clone();
-            watchers.spawn(watcher(channel, load.clone(), seen.clone(), ready.clone()));
+            watchers.spawn(watcher(channel, load.clone(), watched.clone()));
         }
-        until(&ready, load.watchers as u64, "watchers").await?;
+        until(&watched.ready, load.watchers as u64, "watchers").await?;
     }
     let next = Arc::new(AtomicU64::new(0));
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let mut clients: JoinSet<Result<Vec<u32>, tonic::Status>> = JoinSet::new();
     for index in 0..load.clients {
         let (load, next, value) = (load.clone(), next.clone(), value.clone());
+        let watched = watched.clone();
         let channel = channels[index % channels.len()].clone();
         clients.spawn(async move {
             let mut times = Vec::new();
@@ -302,8 +341,10 @@ async fn run(load: Load) -> Result<(), Failure> {
                 if over {
                     return Ok(times);
                 }
+                let stamped = (load.verb == "watch").then(|| watched.delivery.stamp(&value));
+                let value = stamped.as_ref().unwrap_or(&value);
                 let asked = Instant::now();
-                load.once(&channel, number, &value).await?;
+                load.once(&channel, number, value).await?;
                 times.push(u32::try_from(asked.elapsed().as_micros()).unwrap_or(u32::MAX));
             }
         });
@@ -313,15 +354,20 @@ async fn run(load: Load) -> Result<(), Failure> {
         times.extend(done??);
     }
     if load.verb == "watch" {
-        until(&seen, times.len() as u64 * load.watchers as u64, "events").await?;
+        until(
+            &watched.seen,
+            times.len() as u64 * load.watchers as u64,
+            "events",
+        )
+        .await?;
     }
     let (took, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     times.sort_unstable();
-    report(&load, &times, took, cpu, seen.load(Ordering::Acquire));
+    report(&load, &times, took, cpu, &watched);
     Ok(())
 }
 
-fn report(load: &Load, times: &[u32], took: f64, cpu: f64, events: u64) {
+fn report(load: &Load, times: &[u32], took: f64, cpu: f64, watched: &Watched) {
     let at = |part: f64| {
         let index = (times.len() as f64 * part) as usize;
         times
@@ -334,6 +380,9 @@ fn report(load: &Load, times: &[u32], took: f64, cpu: f64, events: u64) {
     let mean = times.iter().map(|&us| f64::from(us)).sum::<f64>() / count;
     let spread = times.iter().map(|&us| (f64::from(us) - mean).powi(2));
     let stddev = (spread.sum::<f64>() / count).sqrt() / 1000.0;
+    let events = watched.seen.load(Ordering::Acquire);
+    let delivered = |part: f64| watched.delivery.at(part).as_secs_f64() * 1000.0;
+    let (event_p50, event_p99) = (delivered(0.5), delivered(0.99));
     let event_rate = events as f64 / took;
     if load.json {
         let found = serde_json::json!({
@@ -341,6 +390,7 @@ fn report(load: &Load, times: &[u32], took: f64, cpu: f64, events: u64) {
             "seconds": took, "ops_per_s": rate, "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "p999_ms": p999,
             "max_ms": at(1.0), "stddev_ms": stddev,
             "cpu_s": cpu, "events": events, "events_per_s": event_rate,
+            "event_p50_ms": event_p50, "event_p99_ms": event_p99,
         });
         println!("{found}");
         return;
@@ -355,7 +405,7 @@ fn report(load: &Load, times: &[u32], took: f64, cpu: f64, events: u64) {
     println!("ms: p50 {p50:.3}, p90 {p90:.3}, p99 {p99:.3}, p99.9 {p999:.3}; own CPU {cpu:.2} s");
     if load.verb == "watch" {
         println!(
-            "{events} events to {} watchers, {event_rate:.0}/s",
+            "{events} events to {} watchers, {event_rate:.0}/s, ms from the put's call: p50 {event_p50:.3}, p99 {event_p99:.3}",
             load.watchers
         );
     }
