@@ -9,7 +9,7 @@ ROUNDS ?= 10
 SEED ?= 1
 SOAK ?=
 
-.PHONY: help setup native demo test bench lint format sim soak wheel clean
+.PHONY: help setup native demo test bench curves lint format sim soak wheel clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -39,6 +39,9 @@ test: native ## every test: Rust, Python, real machines
 
 bench: native ## measure beside etcd and runc: make bench BENCH='--quick --json'
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+curves: native ## measure over keys, clients ..., plot into docs: make curves BENCH='--quick'
+	@$(BIN)/python -m benchmarks.curves $(BENCH)
 
 lint: native ## ruff, mypy --strict, rustfmt, clippy
 	@$(BIN)/ruff check .

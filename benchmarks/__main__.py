@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import signal
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import machines, peers, stores, table
-from benchmarks.processes import BenchError, Workspace
+from benchmarks import host, machines, peers, stores, table
+from benchmarks.processes import BenchError, Workspace, say
 from benchmarks.table import Row
 
 PARTS = ("store", "machines")
@@ -37,35 +33,6 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def machine() -> dict[str, str]:
-    """What the figures were measured on, and how busy it was just before."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    here = Path(__file__).resolve().parent
-    commit = subprocess.run(
-        ["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit or "unknown",
-        "cpu": f"{os.cpu_count()} x {model}",
-        "kernel": platform.release(),
-        "load": " ".join(f"{part:.2f}" for part in os.getloadavg()),
-    }
-
-
-def say(text: str) -> None:
-    """Progress, where a person looks on."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
 def main() -> int:
     """Measure. Returns 0, or 1 when something could not be measured."""
     given = arguments()
@@ -74,7 +41,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found: dict[str, list[Row]] = {part: [] for part in wanted}
     notes: list[str] = []
-    about = machine()
+    about = {**host.about(), "processors": str(host.busy())}
+    print(about["processors"], file=sys.stderr)
     failed = False
     try:
         with Workspace(given.dir) as place:

@@ -1,0 +1,1 @@
+"""`make curves`: how the store and its peers go on as keys, values, clients, members and watchers grow."""

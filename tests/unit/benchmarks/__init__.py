@@ -1,0 +1,1 @@
+"""The benchmarks' own parts: charts, results, the page, the stores they start."""
