@@ -15,7 +15,9 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from tests import etcdlab
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -28,6 +30,8 @@ END_TIMEOUT_S = 5.0
 APPLETS = ("sh", "sleep", "echo", "true", "cat", "ls", "date", "seq", "kill")
 
 T = TypeVar("T")
+Store = Literal["own", "etcd"]
+"""The machines' own, or a real etcd beside them."""
 
 
 def until(what: str, found: Callable[[], T | None], timeout: float, pause: float = 0.1) -> T:
@@ -54,26 +58,50 @@ def busybox() -> bytes:
 class Lab:
     """Some machines named m1, m2 ... Use it as a context manager; at its end all of it is gone."""
 
-    def __init__(self, name: str, count: int = 3, *daemon_args: str, hold: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        count: int = 3,
+        *daemon_args: str,
+        hold: tuple[str, ...] = (),
+        store: Store = "etcd" if etcdlab.WANTED else "own",
+    ) -> None:
         self.name = f"{name[:12]}-{os.getpid()}"  # two runs on one host take nothing from each other
         self.names = [f"m{at}" for at in range(1, count + 1)]
         self.daemon_args = daemon_args
         self.hold = hold
         self.notes = SHARED / f"fleetd-test-{self.name}"
+        self.store = store
+        self.ends = contextlib.ExitStack()
 
     def __enter__(self) -> Lab:
         self.notes.mkdir(exist_ok=True)
-        hold = [word for one in self.hold for word in ("--hold", one)]
+        self.ends.callback(shutil.rmtree, self.notes, ignore_errors=True)
+        self.ends.callback(self.lab, "down")
         try:
-            self.lab("up", "-n", str(len(self.names)), *hold, "--", *self.daemon_args)
+            if self.store == "etcd":
+                self._up_on_etcd()
+            else:
+                self._up(self.hold, self.daemon_args)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.lab("down")
-        shutil.rmtree(self.notes, ignore_errors=True)
+        self.ends.close()
+
+    def _up(self, held: tuple[str, ...] | list[str], daemon_args: tuple[str, ...]) -> None:
+        hold = [word for one in held for word in ("--hold", one)]
+        self.lab("up", "-n", str(len(self.names)), *hold, "--", *daemon_args)
+
+    def _up_on_etcd(self) -> None:
+        """The network has to be there before etcd, and etcd before the machines."""
+        self._up(self.names, (*self.daemon_args, "--kv-endpoints", ",".join(etcdlab.client_urls())))
+        self.ends.enter_context(etcdlab.etcd(self.name, SHARED / f"fleetd-etcd-{self.name}"))
+        for name in self.names:
+            if name not in self.hold:
+                self.lab("start", name)
 
     def lab(self, verb: str, *words: str) -> str:
         """Run `fleet-lab VERB --name LAB WORD...` and return what it prints. Raises AssertionError when it fails."""
