@@ -16,7 +16,7 @@ SWITCH = "10.77.0.254"
 FIRST_PORT = 12379
 COUNT = 3
 TIMINGS = ("--heartbeat-interval", "100", "--election-timeout", "600")
-WANTED = os.environ.get("FLEETD_TEST_STORE", "") == "etcd"
+WANTED = os.environ.get("LAB_STORE", "") == "etcd"
 """Whether all labs run on it: `make test-on-etcd`."""
 
 

@@ -14,6 +14,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -102,6 +103,7 @@ class Lab:
         for name in self.names:
             if name not in self.hold:
                 self.lab("start", name)
+                until(f"{name}'s answer", partial(self.answers, name), FORMED_TIMEOUT_S)
 
     def lab(self, verb: str, *words: str) -> str:
         """Run `fleet-lab VERB --name LAB WORD...` and return what it prints. Raises AssertionError when it fails."""
@@ -135,7 +137,7 @@ class Lab:
         """Start a command inside a machine that goes on; the caller ends it with `end`."""
         words = ["fleet-lab", "exec", "--name", self.name, machine, "--", *command]
         return subprocess.Popen(
-            words, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            words, env=self.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
     def kill(self, machine: str) -> float:
@@ -178,6 +180,10 @@ class Lab:
         until(f"a cluster of {wanted}", formed, FORMED_TIMEOUT_S)
         until("three voters", lambda: len(self.voters(asked)) >= min(wanted, 3), FORMED_TIMEOUT_S)
 
+    def answers(self, machine: str) -> bool:
+        """Whether a machine's fleetd answers."""
+        return self.attempt(machine, "fleetctl", "list-machines").returncode == 0
+
     def voters(self, asked: str = "m1") -> list[dict[str, Any]]:
         """The store's voting members, as `kvctl member list --json` tells; empty while there is no answer."""
         done = self.attempt(asked, "kvctl", "member", "list", "--json")
@@ -210,12 +216,17 @@ class Lab:
         """A machine's fleetd log, its last part, for a failing test's message."""
         return Path(self.machine(machine)["log"]).read_text()[-4000:]
 
+    def environment(self) -> dict[str, str]:
+        """What commands see: with an etcd beside the machines, their clients ask that."""
+        urls = ",".join(etcdlab.client_urls()) if self.store == "etcd" else ""
+        return environment() | ({"ETCDCTL_ENDPOINTS": urls} if urls else {})
+
     def _run(
         self, words: list[str], *, given: bytes | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[bytes]:
         feed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
         done = subprocess.run(
-            words, env=environment(), capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False, **feed
+            words, env=self.environment(), capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False, **feed
         )
         if check:
             said = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
