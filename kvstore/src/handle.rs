@@ -4,6 +4,7 @@
 
 mod alarms;
 mod caller;
+mod changes;
 mod defragment;
 mod door;
 mod downgrade;
@@ -20,15 +21,14 @@ use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tonic::transport::Channel;
 use tonic::Status;
 
-use crate::address::Address;
 use crate::apply::Store;
 use crate::auth::password::Passwords;
 use crate::budget::Budget;
 use crate::errors::StoreError;
 use crate::gateway::{Calls, Figures};
 use crate::lease::Lessor;
-use crate::membership::{Change, Member, Membership};
-use crate::pb::etcd::{self, ResponseHeader};
+use crate::membership::Membership;
+use crate::pb::etcd::ResponseHeader;
 use crate::peer::Dialer;
 use crate::reactor::Input;
 use crate::watch::{Hub, WatcherId};
@@ -320,42 +320,6 @@ impl Handle {
         let (reply, wait) = oneshot::channel();
         self.queue(Input::Read { reply })?;
         self.answer(wait).await
-    }
-
-    /// Agrees on a change of the membership.
-    pub async fn change(&self, change: Change) -> Result<Vec<etcd::Member>, Status> {
-        self.refuse_as_learner()?;
-        if self.limits().strict_reconfig_check {
-            // Before the read: where it refuses there may be no quorum that could answer one.
-            self.core()?.membership.check_started(&change)?;
-        }
-        self.linearize().await?;
-        self.core()?.membership.check(&change)?;
-        let (reply, wait) = oneshot::channel();
-        let pending = write::Pending::new(self);
-        let queued = self.queue(Input::Change { change, reply });
-        self.proposed(queued, wait).await?;
-        drop(pending);
-        Ok(self.core()?.membership.list())
-    }
-
-    /// Adds a member under an id that no member ever had.
-    pub async fn add_member(
-        &self,
-        peer_urls: Vec<String>,
-        learner: bool,
-    ) -> Result<(u64, Vec<etcd::Member>), Status> {
-        if peer_urls.is_empty() || peer_urls.iter().any(|url| Address::parse(url).is_err()) {
-            return Err(StoreError::BadPeerUrls.into());
-        }
-        let id = random_u64()?;
-        let member = Member {
-            id,
-            peer_urls,
-            learner,
-            ..Member::default()
-        };
-        Ok((id, self.change(Change::Add(member)).await?))
     }
 
     /// An id for a lease whose client gave none.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::command::Command;
 use crate::listen::{bind, serve, Routes};
+use crate::membership::Member;
 use crate::pb::etcd::lease_server::LeaseServer;
 use crate::pb::etcd::PutRequest;
 use crate::rpc_data::{Door, LeaseService};

@@ -9,13 +9,12 @@ use tonic::{Request, Status};
 
 use super::Handle;
 use crate::errors::StoreError;
-use crate::membership::Change;
 use crate::pb::etcd;
 use crate::reactor::Input;
 use crate::rpc_data::FORWARDED;
 
 /// Pause before a request is passed to the leader again.
-const FORWARD_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FORWARD_PAUSE: Duration = Duration::from_millis(50);
 
 impl Handle {
     /// Hands leadership over and waits until it is.
@@ -39,7 +38,7 @@ impl Handle {
         }
     }
 
-    fn leader_channel(&self) -> Result<Channel, Status> {
+    pub(super) fn leader_channel(&self) -> Result<Channel, Status> {
         let leader = self.facts().leader.load(Ordering::Relaxed);
         if leader == 0 {
             return Err(StoreError::NoLeader.into());
@@ -162,47 +161,6 @@ impl Handle {
         };
         self.at_leader(forwarded, local, remote).await
     }
-
-    /// Promotes a learner that has caught up, which the leader knows.
-    pub async fn promote(&self, id: u64, forwarded: bool) -> Result<Vec<etcd::Member>, Status> {
-        self.refuse_as_learner()?;
-        let remote = |channel| async move {
-            let mut client = etcd::cluster_client::ClusterClient::new(channel);
-            let request = marked(etcd::MemberPromoteRequest { id });
-            Ok(client.member_promote(request).await?.into_inner().members)
-        };
-        let end = tokio::time::Instant::now() + self.limits().request_timeout;
-        let moved = |status: &Status| {
-            [StoreError::NotLeader, StoreError::NoLeader]
-                .iter()
-                .any(|e| status.message() == e.to_string())
-        };
-        loop {
-            let result = if self.is_leader() {
-                self.change(Change::Promote { id }).await
-            } else if forwarded {
-                Err(StoreError::NotLeader.into())
-            } else {
-                match self.leader_channel() {
-                    Ok(channel) => tokio::time::timeout_at(end, remote(channel))
-                        .await
-                        .unwrap_or_else(|_| Err(StoreError::Timeout.into())),
-                    Err(status) => Err(status),
-                }
-            };
-            match result {
-                // Nothing was proposed: the leader that is now judges anew.
-                Err(status)
-                    if moved(&status)
-                        && !forwarded
-                        && tokio::time::Instant::now() + FORWARD_PAUSE < end =>
-                {
-                    tokio::time::sleep(FORWARD_PAUSE).await;
-                }
-                other => return other,
-            }
-        }
-    }
 }
 
 /// Whether another try may end better.
@@ -211,7 +169,7 @@ fn is_passing(status: &Status) -> bool {
         || status.message() == StoreError::NotLeader.to_string()
 }
 
-fn marked<T>(message: T) -> Request<T> {
+pub(super) fn marked<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request
         .metadata_mut()
