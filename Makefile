@@ -9,10 +9,10 @@ ROUNDS ?= 10
 SEED ?= 1
 SOAK ?=
 
-.PHONY: help setup native demo test bench curves lint format sim soak wheel clean
+.PHONY: help setup native demo test test-on-etcd bench curves lint format sim soak wheel clean
 
 help: ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 15
 
 setup: $(VENV)/.installed ## install what is missing, build, and make .venv (root, Debian 12)
 
@@ -36,6 +36,12 @@ test: native ## every test: Rust, Python, real machines
 	@$(BIN)/pytest -q --durations=10 -n 2 --dist loadfile tests/unit tests/conformance
 	@echo "==> pytest: labs, two at a time, since they mostly wait"
 	@$(BIN)/pytest -q --durations=20 -n 2 --dist loadfile tests/cluster tests/faults
+
+ON_ETCD := tests/cluster/test_existing_etcd.py tests/cluster/test_docker_through_a_shell.py \
+	$(addprefix tests/faults/test_,failover.py registrations.py daemon_dead.py reboots.py)
+
+test-on-etcd: native ## the lab tests that are not about the store, on a real etcd
+	@LAB_STORE=etcd $(BIN)/pytest -q --durations=5 $(ON_ETCD)
 
 bench: native ## measure beside etcd and runc: make bench BENCH='--quick --json'
 	@$(BIN)/python -m benchmarks $(BENCH)

@@ -100,10 +100,11 @@ class Lab:
         """The network has to be there before etcd, and etcd before the machines."""
         self._up(self.names, (*self.daemon_args, "--kv-endpoints", ",".join(etcdlab.client_urls())))
         self.ends.enter_context(etcdlab.etcd(self.name, SHARED / f"fleetd-etcd-{self.name}"))
-        for name in self.names:
-            if name not in self.hold:
-                self.lab("start", name)
-                until(f"{name}'s answer", partial(self.answers, name), FORMED_TIMEOUT_S)
+        started = [name for name in self.names if name not in self.hold]
+        for name in started:
+            self.lab("start", name)
+        for name in started:
+            until(f"{name}'s answer", partial(self.answers, name), FORMED_TIMEOUT_S)
 
     def lab(self, verb: str, *words: str) -> str:
         """Run `fleet-lab VERB --name LAB WORD...` and return what it prints. Raises AssertionError when it fails."""

@@ -60,10 +60,12 @@ def settle(lab: Lab) -> None:
 
     def well() -> bool:
         found = lab.status()
-        if not (found["store_leader"] and found["engine_leader"]):
+        asked = found["engine_leader"]
+        if not asked or (lab.store == "own" and not found["store_leader"]):
             return False
-        asked = found["store_leader"]
         present = lab.attempt(asked, "etcdctl", "get", "--prefix", "--keys-only", "/fleet/v1/presence/").stdout
+        if lab.store == "etcd":
+            return len(present.split()) == len(lab.names)
         urls = ",".join(one["client_url"] for one in found["machines"])
         health = lab.attempt(asked, "etcdctl", "--endpoints", urls, "endpoint", "health")
         return len(present.split()) == len(lab.names) and health.returncode == 0

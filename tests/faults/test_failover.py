@@ -23,6 +23,8 @@ def lab() -> Iterator[Lab]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_units_of_a_killed_machine_run_elsewhere_in_time(lab: Lab, case: Case) -> None:
+    if lab.store == "etcd" and case in ("store", "both"):
+        pytest.skip("none of the machines leads the store")
     found = measure(lab, case, case)
     print(f"\nfail-over: {found}")
     assert found.worst <= BOUND_S, f"{found}\n{found.trace}"

@@ -43,7 +43,8 @@ class StoreTrace:
         command = ("etcdctl", "watch", "--prefix", ROOT, "-w", "json")
         self._process = self._lab.popen(self._machine, *command)
         folder = Path(self._lab.machine(self._machine)["log"]).parent
-        logs = [folder / "fleetd.log", folder / "data/log/kvstore.log"]
+        own = ["data/log/kvstore.log"] if self._lab.store == "own" else []
+        logs = [folder / name for name in ("fleetd.log", *own)]
         self._threads = [
             threading.Thread(target=self._read, daemon=True),
             *(threading.Thread(target=self._follow, args=(path, path.stat().st_size), daemon=True) for path in logs),
