@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,13 @@ class Members:
 
         found: Member = until("leader", find)
         return found
+
+
+@contextlib.contextmanager
+def running(members: Members) -> Iterator[Members]:
+    """Started, and killed at the end."""
+    try:
+        members.start()
+        yield members
+    finally:
+        members.close()

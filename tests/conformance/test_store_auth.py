@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from kvstore.client import Client
 from kvstore.errors import StoreError
 from tests.certificates import Authority
 from tests.conformance.etcd.side import FOREIGN, Foreign
-from tests.conformance.members import OURS, Member, Members, etcd_path, etcdctl_path, until
+from tests.conformance.members import OURS, Member, Members, etcd_path, etcdctl_path, running, until
 from tests.conformance.secured import SecureMembers, clients_flags, context, shown
 
 pytestmark = pytest.mark.skipif(
@@ -29,16 +28,6 @@ QUICK = ["--heartbeat-interval=60", "--election-timeout=600", "--bcrypt-cost=4"]
 ROOT = ("--user", "root:rootpw")
 ALICE = ("--user", "alice:alicepw")
 SECRETS = ("rootpw", "alicepw", "$2a$")
-
-
-@contextlib.contextmanager
-def running(members: Members) -> Iterator[Members]:
-    """Started, and killed at the end."""
-    try:
-        members.start()
-        yield members
-    finally:
-        members.close()
 
 
 def make_users(members: Members) -> None:

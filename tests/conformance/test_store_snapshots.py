@@ -10,14 +10,13 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvstore import backup
-from tests.conformance.members import OURS, ROOT, Members, etcd_path, etcdctl_path, until
+from tests.conformance.members import OURS, ROOT, Members, etcd_path, etcdctl_path, running, until
 
 pytestmark = pytest.mark.skipif(
     etcdctl_path() is None or etcd_path() is None, reason="etcd is not here: apt-get download etcd-server etcd-client"
@@ -26,16 +25,6 @@ ETCD = (str(etcd_path()), "--logger=zap", "--log-level=error")
 LARGE = "x" * 700_000
 KVCTL = (sys.executable, "-m", "cli.kvctl.app")
 KVLOAD = str(Path(sys.executable).with_name("kvload"))
-
-
-@contextlib.contextmanager
-def running(members: Members) -> Iterator[Members]:
-    """Started, and killed at the end."""
-    try:
-        members.start()
-        yield members
-    finally:
-        members.close()
 
 
 def fill(members: Members) -> None:

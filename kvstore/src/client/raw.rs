@@ -3,6 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::uri::PathAndQuery;
+use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -54,16 +55,22 @@ pub fn path(method: &str) -> Result<PathAndQuery, Status> {
         .map_err(|_| Status::invalid_argument(format!("{method:?} is not a method")))
 }
 
+/// A connection that takes a call, with answers of any size.
+async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(usize::MAX);
+    grpc.ready()
+        .await
+        .map_err(|error| Status::from_error(error.into()))?;
+    Ok(grpc)
+}
+
 /// One call on a connection.
 pub async fn unary(
     channel: Channel,
     path: PathAndQuery,
     request: Request<Bytes>,
 ) -> Result<Response<Bytes>, Status> {
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
-    grpc.ready()
-        .await
-        .map_err(|error| Status::from_error(error.into()))?;
+    let mut grpc = ready(channel).await?;
     grpc.unary(request, path, Raw).await
 }
 
@@ -73,10 +80,7 @@ pub async fn gathered(
     path: PathAndQuery,
     request: Request<Bytes>,
 ) -> Result<Response<Bytes>, Status> {
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
-    grpc.ready()
-        .await
-        .map_err(|error| Status::from_error(error.into()))?;
+    let mut grpc = ready(channel).await?;
     let mut messages = grpc
         .server_streaming(request, path, Raw)
         .await?
