@@ -7,9 +7,10 @@ export MATURIN_NO_INSTALL_RUST := 1
 SEEDS ?= 200
 ROUNDS ?= 10
 SEED ?= 1
+SECONDS ?= 1800
 SOAK ?=
 
-.PHONY: help setup native demo test test-on-etcd bench curves lint format sim soak wheel clean
+.PHONY: help setup native demo test test-on-etcd bench curves soak-store lint format sim soak wheel clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 15
@@ -48,6 +49,9 @@ bench: native ## measure beside etcd and runc: make bench BENCH='--quick --json'
 
 curves: native ## measure over keys, clients ..., plot into docs: make curves BENCH='--quick'
 	@$(BIN)/python -m benchmarks.curves $(BENCH)
+
+soak-store: native ## half the top load for SECONDS, beside etcd: make soak-store SECONDS=1800
+	@$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) $(BENCH)
 
 lint: native ## ruff, mypy --strict, rustfmt, clippy
 	@$(BIN)/ruff check .

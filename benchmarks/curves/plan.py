@@ -12,7 +12,7 @@ STEP_S = 6.0
 """The stores' start and end at each point."""
 TURN_S = 0.3
 """A turn's start and end."""
-FILL_PER_S, CATCH_UP_PER_S = 30_000, 60_000
+FILL_PER_S, CATCH_UP_PER_S = 15_000, 60_000
 """Keys a second that a slow peer takes as a fill, and sends to a member; for the expected time alone."""
 
 
