@@ -200,6 +200,9 @@ def main() -> int:
     except BenchError as error:
         good = False
         told.append(str(error))
+    except KeyboardInterrupt:
+        good = False
+        told.append("Interrupted; what was measured until then is above.")
     finally:
         say("")
     print("", *told, sep="\n")

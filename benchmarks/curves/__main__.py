@@ -53,6 +53,9 @@ def main() -> int:
     except BenchError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"Interrupted; what was measured is in {kept}. Run again to go on.", file=sys.stderr)
+        return 1
     print(f"{len(known.points)} points in {kept}; wrote {written[0]} and {len(written) - 1} charts")
     for note in left_out:
         print(note, file=sys.stderr)
