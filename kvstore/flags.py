@@ -8,8 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from kvstore.config_file import ConfigFileError
+from kvstore.config_file import read as read_file
+from kvstore.idle_flags import IDLE
 from kvstore.tls_flags import CERTIFICATES
 
 Value = str | int | bool | list[str] | list[tuple[str, str]]
@@ -142,7 +146,13 @@ class Flag:
         return self.read is _switch
 
 
-_KINDS: Mapping[str, Callable[[str], Value]] = {"text": _text, "switch": _switch, "list": _urls}
+_KINDS: Mapping[str, Callable[[str], Value]] = {
+    "text": _text,
+    "switch": _switch,
+    "list": _urls,
+    "number": _number,
+    "pause": _pause,
+}
 
 FLAGS: tuple[Flag, ...] = (
     Flag("name", _text, "default", "Human-readable name for this member."),
@@ -154,6 +164,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("initial-cluster", _members, "", "Initial members, as name=url,name=url."),
     Flag("initial-cluster-state", _text, "new", "'new' to found a cluster, 'existing' to join one."),
     Flag("initial-cluster-token", _text, "etcd-cluster", "Token that sets clusters of equal members apart."),
+    Flag("force-new-cluster", _switch, "false", "Go on with this member's data as a cluster of one."),
     Flag("heartbeat-interval", _number, "100", "Milliseconds between two heartbeats."),
     Flag("election-timeout", _number, "1000", "Milliseconds without a leader before an election."),
     Flag("snapshot-count", _number, "10000", "Log entries kept for members that lag."),
@@ -161,7 +172,13 @@ FLAGS: tuple[Flag, ...] = (
     Flag("auto-compaction-mode", _text, "periodic", "The retention is a time ('periodic') or a number ('revision')."),
     Flag("auto-compaction-retention", _text, "0", "History kept: hours, a duration, or revisions (0: all of it)."),
     Flag("corrupt-check-time", _pause, "0s", "How often the leader compares what the members hold (0s: never)."),
-    Flag("feature-gates", _gates, "", "Features to switch, as Name=true,Name=false: InitialCorruptCheck."),
+    Flag("lease-checkpoint-interval", _duration, "5m", "How often it is noted what is left of a lease (ours)."),
+    Flag(
+        "feature-gates",
+        _gates,
+        "",
+        "Features to switch, as Name=true,Name=false: InitialCorruptCheck, LeaseCheckpoint.",
+    ),
     Flag("max-request-bytes", _number, "1572864", "Largest request of a client, in bytes."),
     Flag("max-txn-ops", _number, "128", "Most operations in a transaction."),
     Flag("insecure", _switch, "false", "Listen beyond loopback without TLS and client certificates (ours)."),
@@ -170,30 +187,27 @@ FLAGS: tuple[Flag, ...] = (
     Flag("auth-token", _text, "simple", "Tokens: 'simple', or 'jwt,sign-method=RS256,pub-key=F,priv-key=F,ttl=5m'."),
     Flag("auth-token-ttl", _number, "300", "Seconds that a simple token lives after it was used last."),
     Flag("bcrypt-cost", _number, "10", "Cost of passwords' hashes, 4 to 31; each step doubles it."),
-    Flag("pre-vote", _switch, "true", "Always on.", served=False),
     Flag("strict-reconfig-check", _switch, "true", "Refuse changes of members that would lose the quorum."),
-    Flag("logger", _text, "zap", "Logs go to standard error.", served=False),
-    Flag("log-level", _text, "info", "One level.", served=False),
-    Flag("log-outputs", _text, "stderr", "Logs go to standard error.", served=False),
-    Flag("enable-v2", _switch, "false", "There is no v2 API.", served=False),
     *(
         Flag(name, _KINDS[kind], "false" if kind == "switch" else "", text, place=place)
         for name, kind, text, place in CERTIFICATES
     ),
-    Flag("client-cert-file", _text, "", "The JSON gateway dials nobody.", served=False),
-    Flag("client-key-file", _text, "", "The JSON gateway dials nobody.", served=False),
     Flag("cipher-suites", _urls, "", "Suites of TLS 1.2 that may be spoken, by Go's names."),
     Flag("tls-min-version", _text, "TLS1.2", "TLS1.2 or TLS1.3."),
     Flag("tls-max-version", _text, "", "TLS1.2 or TLS1.3."),
     Flag("self-signed-cert-validity", _number, "1", "Years that a certificate of a member's own making is good."),
+    Flag("config-file", _text, "", "File of settings in YAML, as etcd's; then flags and variables are ignored."),
+    *(Flag(name, _KINDS[kind], default, text, served=False) for name, kind, default, text in IDLE),
 )
 
 GATES = {
-    **dict.fromkeys(("InitialCorruptCheck", "CompactHashCheck", "LeaseCheckpoint", "LeaseCheckpointPersist"), False),
+    **dict.fromkeys(("InitialCorruptCheck", "CompactHashCheck"), False),
+    **dict.fromkeys(("LeaseCheckpoint", "LeaseCheckpointPersist"), True),
     **dict.fromkeys(("SetMemberLocalAddr", "PriorityRequest", "StopGRPCServiceOnDefrag"), False),
     **dict.fromkeys(("TxnModeWriteWithSharedBuffer", "FastLeaseKeepAlive"), True),
 }
-"""Etcd's gates and whether they are open; of these only `InitialCorruptCheck` has an effect here."""
+"""Gates and whether they are open: as with etcd, but for checkpoints of leases, which are taken here. Only
+`InitialCorruptCheck` and `LeaseCheckpoint` have an effect."""
 LARGEST = 2**63 - 1
 _BY_NAME = {flag.name: flag for flag in FLAGS}
 _DEFAULT_QUOTA_BYTES = 2 * 1024 * 1024 * 1024
@@ -235,44 +249,77 @@ def _command_line(arguments: Sequence[str]) -> dict[str, str]:
     return given
 
 
+def _from_file(path: str) -> dict[str, tuple[str, str]]:
+    """What a configuration file says of each flag: where, and the value's text. Raises FlagError."""
+
+    def is_known(name: str) -> bool:
+        return name in _BY_NAME and name != "config-file"
+
+    def is_duration(name: str) -> bool:
+        return _BY_NAME[name].read in (_duration, _pause)
+
+    try:
+        return read_file(Path(path), is_known, is_duration)
+    except ConfigFileError as error:
+        raise FlagError(str(error)) from None
+
+
+def _given(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """What was said of each flag, where and in which words, and warnings: in the configuration file, if there is one,
+    else on the command line and in variables."""
+    line = _command_line(arguments)
+    path = line.pop("config-file", "") or environment.get("ETCD_CONFIG_FILE", "")
+    if path:
+        ignored = [f"--{name}" for name in line]
+        ignored += [flag.variable for flag in FLAGS if flag.variable in environment and flag.name != "config-file"]
+        warnings = [f"{', '.join(ignored)} ignored: {path} holds all settings"] if ignored else []
+        return _from_file(path), warnings
+    known = {flag.variable for flag in FLAGS}
+    warnings = [
+        f"unrecognized environment variable {name}={environment[name]}"
+        for name in sorted(environment)
+        if name.startswith("ETCD_") and name not in known
+    ]
+    given = {flag.name: (flag.variable, environment[flag.variable]) for flag in FLAGS if flag.variable in environment}
+    given |= {name: (f"--{name}", text) for name, text in line.items()}
+    return given, warnings
+
+
 def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the server's settings and warnings; a flag wins over its variable, that over the default."""
-    given = _command_line(arguments)
+    """Return the server's settings and warnings; a flag wins over its variable, that over the default.
+
+    Where there is a configuration file it alone counts, as with etcd. Raises FlagError.
+    """
+    given, unheard = _given(arguments, environment)
     warnings: list[str] = []
     result: dict[str, Any] = {}
     for flag in FLAGS:
-        source = f"--{flag.name}"
-        text = given.get(flag.name)
-        if text is None and flag.variable in environment:
-            source, text = flag.variable, environment[flag.variable]
-        explicit = text is not None
+        source, text = given.get(flag.name, (f"--{flag.name}", flag.default))
         try:
-            value = flag.read(flag.default if text is None else text)
+            value = flag.read(text)
         except FlagError as error:
             raise FlagError(f"invalid value for {source}: {error}") from None
         if flag.served:
             section = flag.place.partition(".")[0]
             (result.setdefault(section, {}) if section else result)[flag.key] = value
-        elif explicit and value != flag.read(flag.default):
+        elif flag.name in given and value != flag.read(flag.default):
             warnings.append(f"{source} has no effect: {flag.help.lower()}")
-    known = {flag.variable for flag in FLAGS}
-    warnings += [
-        f"unrecognized environment variable {name}={environment[name]}"
-        for name in sorted(environment)
-        if name.startswith("ETCD_") and name not in known
-    ]
+    warnings += unheard
+    del result["config_file"]
     gates = dict(result.pop("feature_gates"))
     result["initial_corrupt_check"] = gates.pop("InitialCorruptCheck", "") == "true"
+    if gates.pop("LeaseCheckpoint", "") == "false":
+        result["lease_checkpoint_interval"] = 0
     warnings += [
         f"--feature-gates={name}={value} has no effect"
         for name, value in gates.items()
         if value != str(GATES[name]).lower()
     ]
     retention = _BY_NAME["auto-compaction-retention"]
-    source = f"--{retention.name}" if retention.name in given else retention.variable
     try:
         result[retention.key] = _retention(result["auto_compaction_mode"], result[retention.key])
     except FlagError as error:
+        source, _ = given.get(retention.name, (f"--{retention.name}", ""))
         raise FlagError(f"invalid value for {source}: {error}") from None
     if not result["quota_backend_bytes"]:
         result["quota_backend_bytes"] = _DEFAULT_QUOTA_BYTES

@@ -109,7 +109,11 @@ impl Alarms {
 fn concerned(command: &Command) -> bool {
     !matches!(
         command,
-        Command::MemberAttributes(_) | Command::Auth(_) | Command::Alarm(_) | Command::Downgrade(_)
+        Command::MemberAttributes(_)
+            | Command::Auth(_)
+            | Command::Alarm(_)
+            | Command::Downgrade(_)
+            | Command::LeaseCheckpoint(_)
     )
 }
 

@@ -6,7 +6,7 @@ mod pausing;
 mod reading;
 mod types;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::alarm::Alarms;
 use crate::auth::{Auth, AuthCommand, Caller};
 use crate::backend::{Backend, BackendError, Batch, Table};
-use crate::command::{Command, DowngradeTo, Proposal};
+use crate::command::{Command, DowngradeTo, LeaseCheckpoint, LeaseCheckpoints, Proposal};
 use crate::downgrade::{Downgrade, Release};
 use crate::errors::StoreError;
 use crate::etcd_file::{read_alarm_key, read_kept_key};
@@ -87,17 +87,11 @@ impl Store {
         backend.opened_at(applied.0, revision);
         let mut leases: HashMap<i64, LeaseEntry> = HashMap::new();
         backend.each(Table::Leases, |key, value| {
-            let number = |b: &[u8]| b.try_into().map(i64::from_be_bytes);
-            let (Ok(id), Ok(ttl)) = (number(key), number(value)) else {
-                return Err(backend.damaged("a lease's record is too short"));
+            let id = key.try_into().map(i64::from_be_bytes);
+            let (Ok(id), Some(lease)) = (id, LeaseEntry::decode(value)) else {
+                return Err(backend.damaged("a lease's record has another length"));
             };
-            leases.insert(
-                id,
-                LeaseEntry {
-                    ttl,
-                    keys: BTreeSet::new(),
-                },
-            );
+            leases.insert(id, lease);
             Ok(())
         })?;
         let mut keys = Keys::load(&backend)?;
@@ -249,6 +243,12 @@ impl Store {
         self.leases.iter().map(|(id, lease)| (*id, lease.ttl))
     }
 
+    /// What a new leader gives each lease: its TTL, and what is left of it, in seconds.
+    pub fn leases_left(&self) -> impl Iterator<Item = (i64, i64, i64)> + '_ {
+        let leases = self.leases.iter();
+        leases.map(|(id, lease)| (*id, lease.ttl, lease.left()))
+    }
+
     /// The keys attached to a lease, in order.
     #[must_use]
     pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
@@ -334,18 +334,10 @@ impl Store {
                     return Err(StoreError::LeaseExists);
                 }
                 let (id, ttl) = (request.id, request.ttl);
-                self.leases.insert(
-                    id,
-                    LeaseEntry {
-                        ttl,
-                        keys: BTreeSet::new(),
-                    },
-                );
-                self.batch.put(
-                    Table::Leases,
-                    id.to_be_bytes().to_vec(),
-                    ttl.to_be_bytes().to_vec(),
-                );
+                let lease = LeaseEntry::new(ttl, 0);
+                let key = id.to_be_bytes().to_vec();
+                self.batch.put(Table::Leases, key, lease.encode());
+                self.leases.insert(id, lease);
                 Ok(Response::LeaseGrant(LeaseGrantResponse {
                     header: None,
                     id,
@@ -379,6 +371,17 @@ impl Store {
             Command::Downgrade(DowngradeTo { version }) => {
                 self.set_meta(DOWNGRADE, version.as_bytes());
                 Ok(Response::Downgrade)
+            }
+            Command::LeaseCheckpoint(LeaseCheckpoints { checkpoints }) => {
+                for LeaseCheckpoint { id, remaining_ttl } in checkpoints {
+                    // One that was revoked meanwhile has nothing left.
+                    if let Some(lease) = self.leases.get_mut(&id) {
+                        lease.remaining = remaining_ttl;
+                        let key = id.to_be_bytes().to_vec();
+                        self.batch.put(Table::Leases, key, lease.encode());
+                    }
+                }
+                Ok(Response::LeaseCheckpoint)
             }
         }
     }

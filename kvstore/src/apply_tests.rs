@@ -1,6 +1,6 @@
 //! The state machine against a naive model: answers, restarts, snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::*;
@@ -135,6 +135,8 @@ fn answers_are_the_models_and_a_cut_restart_and_a_snapshot_give_the_same_state()
             again.apply(i as u64 + 1, 1, entry.clone());
         }
         assert_eq!(again.hash().unwrap(), store.hash().unwrap(), "seed {seed}");
+        let left = |store: &Store| store.leases_left().collect::<BTreeSet<_>>();
+        assert_eq!(left(&again), left(&store), "seed {seed}");
         drop(again);
 
         let mut chunks = Vec::new();
@@ -153,6 +155,7 @@ fn answers_are_the_models_and_a_cut_restart_and_a_snapshot_give_the_same_state()
         let copied = Store::import(&cut, chunks).unwrap();
         assert_eq!(copied.hash().unwrap(), store.hash().unwrap(), "seed {seed}");
         assert_eq!(copied.applied(), store.applied());
+        assert_eq!(left(&copied), left(&store), "seed {seed}");
         for id in 1..5 {
             assert_eq!(copied.lease_keys(id), store.lease_keys(id), "seed {seed}");
         }
@@ -175,6 +178,29 @@ fn a_lease_taken_back_and_granted_anew_in_one_entry_outlives_a_restart() {
     drop(store);
     let store = Store::open(&dir).unwrap();
     assert_eq!(store.leases().collect::<Vec<_>>(), [(7, 9)]);
+}
+
+#[test]
+fn what_was_left_of_a_lease_outlives_a_restart_until_it_is_renewed() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("state");
+    let noted = |remaining_ttl| {
+        let checkpoints = [7, 8].map(|id| LeaseCheckpoint { id, remaining_ttl });
+        proposal(Command::LeaseCheckpoint(LeaseCheckpoints {
+            checkpoints: checkpoints.to_vec(),
+        }))
+    };
+    let left = |store: &Store| store.leases_left().collect::<Vec<_>>();
+    let mut store = Store::open(&dir).unwrap();
+    let grant = Command::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 9 });
+    store.apply(1, 1, vec![proposal(grant), noted(4)]);
+    assert_eq!(left(&store), [(7, 9, 4)], "8 was never granted");
+    drop(store);
+    let mut store = Store::open(&dir).unwrap();
+    assert_eq!(left(&store), [(7, 9, 4)]);
+    store.apply(2, 1, vec![noted(0)]);
+    drop(store);
+    assert_eq!(left(&Store::open(&dir).unwrap()), [(7, 9, 9)]);
 }
 
 #[test]

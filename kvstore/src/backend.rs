@@ -62,7 +62,7 @@ pub enum BackendError {
 pub enum Table {
     /// Revision (8 + 4 bytes, big endian) -> tombstone flag and encoded KeyValue.
     Revisions,
-    /// Lease id -> granted TTL.
+    /// Lease id -> granted TTL, and what was left at its last checkpoint (`LeaseEntry`).
     Leases,
     /// Members, configuration, applied index.
     Meta,

@@ -8,11 +8,13 @@ use crate::pb::etcd;
 
 /// The newest version of entries that this program knows; a larger one is refused, never guessed at. An entry has the
 /// lowest version that knows all that is in it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The first version with authentication.
 const AUTH_VERSION: u32 = 2;
 /// The first version with alarms and downgrades.
 const ALARM_VERSION: u32 = 2;
+/// The first version with checkpoints of leases.
+const CHECKPOINT_VERSION: u32 = 3;
 
 /// Why an entry can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,8 @@ pub enum Command {
     Alarm(etcd::AlarmRequest),
     #[prost(message, tag = "11")]
     Downgrade(DowngradeTo),
+    #[prost(message, tag = "12")]
+    LeaseCheckpoint(LeaseCheckpoints),
 }
 
 impl Command {
@@ -57,8 +61,15 @@ impl Command {
         match self {
             Self::Auth(_) => AUTH_VERSION,
             Self::Alarm(_) | Self::Downgrade(_) => ALARM_VERSION,
+            Self::LeaseCheckpoint(_) => CHECKPOINT_VERSION,
             _ => 1,
         }
+    }
+
+    /// Whether it goes before what waits with it.
+    #[must_use]
+    pub fn goes_first(&self) -> bool {
+        matches!(self, Self::LeaseRevoke(_) | Self::LeaseCheckpoint(_))
     }
 }
 
@@ -83,6 +94,22 @@ pub struct DowngradeTo {
     pub version: String,
 }
 
+/// What is left of some leases, so that a new leader does not give them their whole TTL again.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct LeaseCheckpoints {
+    #[prost(message, repeated, tag = "1")]
+    pub checkpoints: Vec<LeaseCheckpoint>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct LeaseCheckpoint {
+    #[prost(int64, tag = "1")]
+    pub id: i64,
+    /// Seconds; 0 once it was renewed: all of its TTL.
+    #[prost(int64, tag = "2")]
+    pub remaining_ttl: i64,
+}
+
 /// A command, and who waits for its outcome.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Proposal {
@@ -92,7 +119,7 @@ pub struct Proposal {
     /// Unique at that member, across its restarts too.
     #[prost(fixed64, tag = "2")]
     pub request_id: u64,
-    #[prost(oneof = "Command", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 20")]
+    #[prost(oneof = "Command", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 20")]
     pub command: Option<Command>,
     /// Who asks, where authentication is on.
     #[prost(message, optional, tag = "21")]
@@ -100,6 +127,10 @@ pub struct Proposal {
 }
 
 impl Proposal {
+    pub(crate) fn goes_first(&self) -> bool {
+        self.command.as_ref().is_some_and(Command::goes_first)
+    }
+
     fn since(&self) -> u32 {
         let command = self.command.as_ref().map_or(1, Command::since);
         if self.caller.is_some() {
@@ -193,8 +224,15 @@ mod tests {
             command: Some(Command::Alarm(etcd::AlarmRequest::default())),
             ..Default::default()
         };
+        let checkpoint = Proposal {
+            command: Some(Command::LeaseCheckpoint(LeaseCheckpoints::default())),
+            ..Default::default()
+        };
         assert_eq!([version(revoke), version(asked)], [1, 2]);
-        assert_eq!([version(auth), version(alarm)], [2, 2]);
+        assert_eq!(
+            [version(auth), version(alarm), version(checkpoint)],
+            [2, 2, 3]
+        );
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Config {
     /// `new` or `existing`.
     pub initial_cluster_state: String,
     pub initial_cluster_token: String,
+    /// Whether a member that has data goes on without the others.
+    pub force_new_cluster: bool,
     /// Milliseconds between two heartbeats.
     pub heartbeat_interval: u64,
     /// Milliseconds without a leader after which a member stands for election.
@@ -62,6 +64,8 @@ pub struct Config {
     pub corrupt_check_time: u64,
     /// Whether that is checked before anybody is served, too.
     pub initial_corrupt_check: bool,
+    /// Milliseconds between two notes of what is left of a lease, for the leaders to come; 0: none are made.
+    pub lease_checkpoint_interval: u64,
     /// Milliseconds between two tellings of progress to a watch that asked for them.
     pub watch_progress_notify_interval: u64,
     /// `simple`, `jwt,sign-method=...` or nothing, as etcd's `--auth-token`.
@@ -95,6 +99,7 @@ impl Default for Config {
             initial_cluster: Vec::new(),
             initial_cluster_state: "new".into(),
             initial_cluster_token: "etcd-cluster".into(),
+            force_new_cluster: false,
             heartbeat_interval: 100,
             election_timeout: 1000,
             snapshot_count: 10_000,
@@ -106,6 +111,7 @@ impl Default for Config {
             strict_reconfig_check: true,
             corrupt_check_time: 0,
             initial_corrupt_check: false,
+            lease_checkpoint_interval: 300_000,
             watch_progress_notify_interval: 600_000,
             auth_token: "simple".into(),
             auth_token_ttl: DEFAULT_TTL.as_secs(),
@@ -337,6 +343,11 @@ impl Config {
 
     pub fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.heartbeat_interval)
+    }
+
+    /// How often it is noted what is left of a lease, in milliseconds.
+    pub fn lease_checkpoint(&self) -> Option<u64> {
+        (self.lease_checkpoint_interval > 0).then_some(self.lease_checkpoint_interval)
     }
 
     pub fn election_ticks(&self) -> usize {

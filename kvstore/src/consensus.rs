@@ -19,7 +19,7 @@ use raft_prost::Message as _;
 
 use crate::log::{ConfState, Entry, HardState};
 use crate::reads::Reads;
-pub use convert::{announced_snapshot, restamp_snapshot};
+pub use convert::{announced_snapshot, conf_change_context, conf_change_entry, restamp_snapshot};
 use convert::{committed, conf_change, dropped, outgoing, role};
 use durable::Unsynced;
 use storage::{from_raft, snapshot_meta, Log};

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch, Notify};
+use tokio::sync::{oneshot, watch, Notify};
 use tonic::transport::Channel;
 use tonic::Status;
 
@@ -30,7 +30,7 @@ use crate::lease::Lessor;
 use crate::membership::Membership;
 use crate::pb::etcd::ResponseHeader;
 use crate::peer::Dialer;
-use crate::reactor::Input;
+use crate::reactor::{self, Input, InputSender, Inputs};
 use crate::watch::{Hub, WatcherId};
 pub use caller::Sender;
 pub use defragment::StatePlace;
@@ -149,17 +149,12 @@ struct Shared {
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
-    inputs: mpsc::Sender<Input>,
+    inputs: InputSender,
 }
 
 impl Handle {
-    pub fn new(
-        core: Core,
-        facts: Facts,
-        limits: Limits,
-        dialer: Dialer,
-    ) -> (Self, mpsc::Receiver<Input>) {
-        let (inputs, queue) = mpsc::channel(MAX_WAITING_REQUESTS);
+    pub fn new(core: Core, facts: Facts, limits: Limits, dialer: Dialer) -> (Self, Inputs) {
+        let (inputs, queue) = reactor::inputs();
         let shared = Shared {
             core: Mutex::new(core),
             facts,
@@ -278,10 +273,7 @@ impl Handle {
     }
 
     fn queue(&self, input: Input) -> Result<(), Status> {
-        self.inputs.try_send(input).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => StoreError::TooManyRequests.into(),
-            mpsc::error::TrySendError::Closed(_) => StoreError::Stopped.into(),
-        })
+        Ok(self.inputs.send(input)?)
     }
 
     async fn answer<T>(
@@ -316,9 +308,14 @@ impl Handle {
 
     /// Waits until everything that was committed before now is applied here.
     pub async fn linearize(&self) -> Result<(), Status> {
+        self.confirm(false).await
+    }
+
+    /// As [`Self::linearize`]; for the renewal of a lease it goes before what waits with it.
+    async fn confirm(&self, renews: bool) -> Result<(), Status> {
         self.refuse_as_learner()?;
         let (reply, wait) = oneshot::channel();
-        self.queue(Input::Read { reply })?;
+        self.queue(Input::Read { reply, renews })?;
         self.answer(wait).await
     }
 

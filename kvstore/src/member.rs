@@ -1,8 +1,9 @@
 //! A member's life: its data directory, founding or joining or coming back, then serving until told to stop.
 //!
-//! Not here: what lies in the directory (`home`), which cluster a new member is of (`introduction`), the turn of work
+//! Not here: what lies in the directory (`home`), going on without the others (`alone`), which cluster a new member is of (`introduction`), the turn of work
 //! (`reactor`), sockets (`listen`, `peer`).
 
+mod alone;
 mod checking;
 mod compacting;
 mod home;
@@ -167,7 +168,7 @@ async fn live(config: Config) -> Result<(), StartError> {
         store: Some(store),
         hub: crate::watch::Hub::default(),
         streams: HashMap::new(),
-        lessor: Lessor::new(min_ttl_s),
+        lessor: Lessor::new(min_ttl_s, config.lease_checkpoint()),
         membership,
         overrides: config.overrides()?,
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::command::{Command, Proposal};
+use crate::command::{Command, LeaseCheckpoint, LeaseCheckpoints, Proposal};
 use crate::errors::StoreError;
 use crate::mvcc::KeyRange;
 use crate::pb::etcd::request_op::Request;
@@ -149,7 +149,8 @@ impl Model {
             Command::MemberAttributes(_)
             | Command::Auth(_)
             | Command::Alarm(_)
-            | Command::Downgrade(_) => {}
+            | Command::Downgrade(_)
+            | Command::LeaseCheckpoint(_) => {}
         }
         self.close();
         Ok(previous)
@@ -215,6 +216,12 @@ pub(crate) fn random_command(random: &mut Random, model: &Model) -> Command {
         }
         16 if random.below(3) == 0 => Command::Compact(model.compacted + random.below(12) as i64),
         17 => Command::LeaseRevoke(1 + random.below(4) as i64),
+        18 => Command::LeaseCheckpoint(LeaseCheckpoints {
+            checkpoints: vec![LeaseCheckpoint {
+                id: 1 + random.below(4) as i64,
+                remaining_ttl: random.below(5) as i64,
+            }],
+        }),
         _ => Command::LeaseGrant(LeaseGrantRequest {
             id: 1 + random.below(4) as i64,
             ttl: 5,

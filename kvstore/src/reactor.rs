@@ -1,7 +1,7 @@
 //! The one task that owns the consensus: it gathers what waits, makes one entry and one read round of it, and acts on
 //! what consensus returns.
 //!
-//! Its parts: `proposing` what waits, `applying` entries, `alarms`, `changes` of the membership, `moving` snapshots and
+//! Its parts: `queues` of what waits, `proposing` it, `applying` entries, `alarms`, `changes` of the membership, `moving` snapshots and
 //! leaving, `upkeep`.
 //! Not here: sockets (`listen`, `peer`), what requests mean (`apply`), who may join (`membership`).
 
@@ -10,6 +10,7 @@ mod applying;
 mod changes;
 mod moving;
 mod proposing;
+mod queues;
 mod types;
 mod upkeep;
 
@@ -31,12 +32,16 @@ use crate::peer::{PeerEvent, Peers};
 use crate::report;
 use crate::space::Space;
 use crate::wal::WalError;
-pub use changes::{read_membership, save_membership, MEMBERSHIP_KEY};
+pub use changes::{change_entry, read_change, read_membership, save_membership, MEMBERSHIP_KEY};
+use queues::MAX_WAITING_FIRST;
+pub use queues::{inputs, InputSender, Inputs};
 pub use types::{Broken, End, Input, Waiting};
 use types::{Incoming, Reply, Write};
 
 /// How long a removed member still sends, so that the others learn what it acknowledged.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// Reads that may wait; those that renew leases have room beyond it.
+const MAX_WAITING_READS: usize = 61_440;
 /// How often a member that stops looks whether it may.
 const LEAVING_LOOK: Duration = Duration::from_millis(10);
 /// The reactor's task.
@@ -46,7 +51,7 @@ pub struct Reactor {
     /// What the disk thread tells: a number that is durable, or why it gave up.
     pub synced: mpsc::UnboundedReceiver<Result<u64, WalError>>,
     pub handle: Handle,
-    pub inputs: mpsc::Receiver<Input>,
+    pub inputs: Inputs,
     pub events: mpsc::Receiver<PeerEvent>,
     pub peers: Peers,
     pub stop: watch::Receiver<bool>,
@@ -141,7 +146,7 @@ impl Reactor {
         while let Ok(event) = self.events.try_recv() {
             self.hear(event)?;
         }
-        while let Ok(input) = self.inputs.try_recv() {
+        while let Some(input) = self.inputs.try_recv() {
             self.take(input)?;
         }
         Ok(())
@@ -155,7 +160,8 @@ impl Reactor {
                 reply,
                 share,
             } => {
-                if self.waiting.writes.len() >= MAX_WAITING_REQUESTS {
+                let most = MAX_WAITING_REQUESTS + room_of(command.goes_first());
+                if self.waiting.writes.len() >= most {
                     // Who is gone needs no answer.
                     let _ = reply.send(Err(StoreError::TooManyRequests));
                     return Ok(());
@@ -167,14 +173,14 @@ impl Reactor {
                     command: Some(command),
                     caller,
                 };
-                self.waiting.proposals.push_back(proposal);
+                self.waiting.proposals.push(proposal);
                 let write = Write {
                     _share: Some(share),
                     ..reply.into()
                 };
                 self.waiting.writes.insert(request_id, write);
             }
-            Input::Read { reply } => self.ask(reply),
+            Input::Read { reply, renews } => self.ask(reply, renews),
             Input::Change { change, reply } => self.propose_change(change, reply)?,
             Input::Transfer { to, reply } => {
                 self.consensus.transfer_leader(to);
@@ -184,16 +190,14 @@ impl Reactor {
         Ok(())
     }
 
-    fn ask(&mut self, reply: Reply<()>) {
+    fn ask(&mut self, reply: Reply<()>, renews: bool) {
         let token = self.token();
-        match self.consensus.read(token) {
-            Ok(()) => {
-                self.waiting.reads.insert(token, reply);
-            }
-            Err(_) => {
-                // Who is gone needs no answer.
-                let _ = reply.send(Err(StoreError::TooManyRequests));
-            }
+        let has_room = self.waiting.reads.len() < MAX_WAITING_READS + room_of(renews);
+        if has_room && self.consensus.read(token).is_ok() {
+            self.waiting.reads.insert(token, reply);
+        } else {
+            // Who is gone needs no answer.
+            let _ = reply.send(Err(StoreError::TooManyRequests));
         }
     }
 
@@ -311,7 +315,7 @@ impl Reactor {
         }
         if status.leader != 0 && !self.waiting.leaderless.is_empty() {
             for reply in std::mem::take(&mut self.waiting.leaderless) {
-                self.ask(reply);
+                self.ask(reply, true);
             }
             // Another turn starts their round.
             handle.nudge().notify_one();
@@ -330,7 +334,7 @@ impl Reactor {
                 return Ok(());
             };
             if leading {
-                lessor.promote(store.leases(), now);
+                lessor.promote(store.leases_left(), now);
                 drop(core);
                 self.clear_orphaned_alarms()?;
                 core = handle.core()?;
@@ -372,6 +376,14 @@ impl Reactor {
             }
         }
         Ok(())
+    }
+}
+
+fn room_of(goes_first: bool) -> usize {
+    if goes_first {
+        MAX_WAITING_FIRST
+    } else {
+        0
     }
 }
 

@@ -28,6 +28,7 @@ pub enum Response {
     Auth(Option<Authenticated>),
     Alarm(AlarmResponse),
     Downgrade,
+    LeaseCheckpoint,
 }
 
 /// The outcome of one proposal, for the member whose client waits.
@@ -67,7 +68,48 @@ pub(crate) fn count(counter: &AtomicU64, by: u64) {
 #[derive(Debug, Default)]
 pub struct LeaseEntry {
     pub ttl: i64,
+    /// Seconds that were left of it at its last checkpoint; 0 for all.
+    pub remaining: i64,
     pub keys: BTreeSet<Bytes>,
+}
+
+impl LeaseEntry {
+    /// Without keys yet.
+    pub fn new(ttl: i64, remaining: i64) -> Self {
+        Self {
+            ttl,
+            remaining,
+            keys: BTreeSet::new(),
+        }
+    }
+
+    /// Seconds that a new leader gives it.
+    pub fn left(&self) -> i64 {
+        if self.remaining > 0 {
+            self.remaining.min(self.ttl)
+        } else {
+            self.ttl
+        }
+    }
+
+    /// Its record: the TTL, and behind it what is left, where that was noted.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut record = self.ttl.to_be_bytes().to_vec();
+        if self.remaining > 0 {
+            record.extend_from_slice(&self.remaining.to_be_bytes());
+        }
+        record
+    }
+
+    /// Reads such a record; None when it has another length.
+    pub fn decode(record: &[u8]) -> Option<Self> {
+        let (ttl, rest) = record.split_first_chunk::<8>()?;
+        let remaining = match rest {
+            [] => 0,
+            rest => i64::from_be_bytes(rest.try_into().ok()?),
+        };
+        Some(Self::new(i64::from_be_bytes(*ttl), remaining))
+    }
 }
 
 /// One transaction's revision and its changes so far.

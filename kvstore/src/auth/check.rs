@@ -92,7 +92,8 @@ impl Store {
             | Command::LeaseGrant(_)
             | Command::MemberAttributes(_)
             | Command::Alarm(_)
-            | Command::Downgrade(_) => Ok(()),
+            | Command::Downgrade(_)
+            | Command::LeaseCheckpoint(_) => Ok(()),
         }
     }
 

@@ -8,7 +8,7 @@ use raft_prost::Message as _;
 use super::storage::{snapshot_meta, snapshot_of};
 use super::types::*;
 use super::MAX_MESSAGE_BYTES;
-use crate::log::SnapshotMeta;
+use crate::log::{Entry, EntryKind, SnapshotMeta};
 
 /// Gives a snapshot message the position of the state that goes with it, which may be ahead of what the leader meant.
 pub fn restamp_snapshot(message: &[u8], meta: &SnapshotMeta) -> Result<Bytes, Refused> {
@@ -98,6 +98,26 @@ pub(super) fn committed(entry: eraftpb::Entry) -> Option<Committed> {
         term: entry.term,
         body,
     })
+}
+
+/// A change of the membership as an entry of the log at (index, term).
+pub fn conf_change_entry(at: (u64, u64), change: RaftChange, context: Bytes) -> Entry {
+    Entry {
+        index: at.0,
+        term: at.1,
+        kind: EntryKind::ConfChange,
+        data: conf_change(change, context).encode_to_vec().into(),
+    }
+}
+
+/// What was proposed as a change of the membership, where an entry holds one.
+pub fn conf_change_context(entry: &Entry) -> Result<Option<Bytes>, Refused> {
+    if entry.kind != EntryKind::ConfChange {
+        return Ok(None);
+    }
+    let change = eraftpb::ConfChange::decode(&entry.data[..]);
+    let change = change.map_err(|e| Refused::Undecodable(e.to_string()))?;
+    Ok(Some(change.context.into()))
 }
 
 pub(super) fn conf_change(change: RaftChange, context: Bytes) -> eraftpb::ConfChange {

@@ -12,7 +12,7 @@ use super::schema::{
     MEMBERS_REMOVED, META, SCHEDULED_COMPACTION, TERM,
 };
 use super::EtcdFileError;
-use crate::apply::{decode_applied, APPLIED};
+use crate::apply::{decode_applied, LeaseEntry, APPLIED};
 use crate::backend::{BackendError, Held, Table, View};
 use crate::bolt::{Sealed, Writer};
 use crate::membership::Membership;
@@ -183,14 +183,14 @@ pub(super) fn revision_record<'r>(
 }
 
 fn lease_record(held: &Held<'_>, key: &[u8], value: &[u8]) -> Result<Vec<u8>, BackendError> {
-    let number = |bytes: &[u8]| bytes.try_into().map(i64::from_be_bytes);
-    let (Ok(id), Ok(ttl)) = (number(key), number(value)) else {
-        return Err(held.damaged("a lease's record is too short"));
+    let id = key.try_into().map(i64::from_be_bytes);
+    let (Ok(id), Some(entry)) = (id, LeaseEntry::decode(value)) else {
+        return Err(held.damaged("a lease's record has another length"));
     };
     let lease = Lease {
         id,
-        ttl,
-        remaining_ttl: 0,
+        ttl: entry.ttl,
+        remaining_ttl: entry.remaining,
     };
     Ok(lease.encode_to_vec())
 }

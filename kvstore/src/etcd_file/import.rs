@@ -12,7 +12,7 @@ use super::schema::{
 };
 use super::EtcdFileError;
 use crate::alarm::Alarms;
-use crate::apply::{encode_applied, Store, APPLIED};
+use crate::apply::{encode_applied, LeaseEntry, Store, APPLIED};
 use crate::auth::Auth;
 use crate::backend::{Backend, BackendError, Batch, Table};
 use crate::bolt::{Checked, Reader, Source};
@@ -103,8 +103,8 @@ impl Loader {
                         lease.id, lease.ttl
                     ));
                 }
-                let ttl = lease.ttl.to_be_bytes().to_vec();
-                self.batch.put(Table::Leases, key.to_vec(), ttl);
+                let record = LeaseEntry::new(lease.ttl, lease.remaining_ttl).encode();
+                self.batch.put(Table::Leases, key.to_vec(), record);
                 Ok(())
             }
             META if key == SCHEDULED_COMPACTION => {

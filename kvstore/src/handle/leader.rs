@@ -1,6 +1,6 @@
 //! What only the leader can do: it is done here, or passed on to where the leader is.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -8,6 +8,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::Handle;
+use crate::command::{Command, LeaseCheckpoint, LeaseCheckpoints};
 use crate::errors::StoreError;
 use crate::pb::etcd;
 use crate::reactor::Input;
@@ -99,9 +100,12 @@ impl Handle {
 
     /// Renews a lease at the leader; the TTL, 0 when there is no such lease.
     pub async fn renew(&self, id: i64, forwarded: bool) -> Result<i64, Status> {
+        let noted = AtomicBool::new(false);
         let local = |handle: &Self| {
             let now = handle.now_ms();
-            Ok(handle.core()?.lessor.renew(id, now).unwrap_or(0))
+            let renewed = handle.core()?.lessor.renew(id, now);
+            noted.store(renewed.is_some_and(|r| r.noted), Ordering::Relaxed);
+            Ok(renewed.map_or(0, |renewed| renewed.ttl_s))
         };
         let remote = |channel| async move {
             let mut client = etcd::lease_client::LeaseClient::new(channel);
@@ -116,14 +120,33 @@ impl Handle {
         if self.is_leader() {
             // A leader that was paused or cut off may have a successor that lets leases end; and a majority without this
             // member's disk commits too, so that a grant may be on its way here.
-            self.linearize().await?;
+            self.confirm(true).await?;
         }
-        let ttl = self.at_leader(forwarded, local, remote).await?;
-        if ttl > 0 || !self.is_leader() {
-            return Ok(ttl);
+        let mut ttl = self.at_leader(forwarded, &local, &remote).await?;
+        if ttl == 0 && self.is_leader() {
+            self.confirm(true).await?;
+            ttl = self.at_leader(forwarded, &local, &remote).await?;
         }
-        self.linearize().await?;
-        self.at_leader(forwarded, local, remote).await
+        if noted.load(Ordering::Relaxed) {
+            self.note_renewal(id).await?;
+        }
+        Ok(ttl)
+    }
+
+    /// Takes back in the log that less than all is left of a lease, before its client is told so: the next leader goes by
+    /// the log.
+    async fn note_renewal(&self, id: i64) -> Result<(), Status> {
+        let command = Command::LeaseCheckpoint(LeaseCheckpoints {
+            checkpoints: vec![LeaseCheckpoint {
+                id,
+                remaining_ttl: 0,
+            }],
+        });
+        match self.propose_capably(command).await {
+            // A member with an older program has joined since: its like give every lease its whole TTL.
+            Err(status) if status.message() == StoreError::NotCapable.to_string() => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// What is left of a lease, as its leader knows.

@@ -9,7 +9,7 @@ use tonic::Status;
 use super::{Facts, Handle};
 use crate::apply::Response;
 use crate::auth::Caller;
-use crate::budget::Share;
+use crate::budget::{Budget, Share};
 use crate::command::Command;
 use crate::errors::StoreError;
 use crate::reactor::Input;
@@ -42,13 +42,22 @@ impl Handle {
         if command.since() > 1 && command.since() > self.core()?.membership.log_version() {
             return Err(StoreError::NotCapable.into());
         }
-        self.agree(command, caller, self.shared.writes.take(bytes))
-            .await
+        let share = self.room_for(&command, bytes);
+        self.agree(command, caller, share).await
     }
 
     /// Agrees on a command of the member's own.
     pub async fn propose(&self, command: Command) -> Result<(Response, i64), Status> {
-        self.agree(command, None, self.shared.writes.take(0)).await
+        let share = self.room_for(&command, 0);
+        self.agree(command, None, share).await
+    }
+
+    /// Room among what waits; what goes first has its own.
+    fn room_for(&self, command: &Command, bytes: usize) -> Option<Share> {
+        if command.goes_first() {
+            return Budget::new(0).take(0);
+        }
+        self.shared.writes.take(bytes)
     }
 
     async fn agree(

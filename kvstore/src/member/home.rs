@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
+use super::alone::{alone, Alone};
 use super::introduction::introduce;
 use super::{io, StartError};
 use crate::apply::Store;
 use crate::config::Config;
-use crate::consensus::{Consensus, Options};
+use crate::consensus::{Append, Consensus, Options};
 use crate::disk::{Appender, FileDisk};
 use crate::handle::random_u64;
 use crate::membership::Membership;
@@ -143,7 +144,24 @@ pub(super) async fn settle(config: &Config, dialer: &Dialer) -> Result<Home, Sta
     if let Some((file, length)) = &recovered.cut {
         report!("kvstore: the log {file} ended in a torn write and was cut to {length} bytes");
     }
-    let restored = wal.restore(recovered, store.applied(), conf)?;
+    let mut restored = wal.restore(recovered, store.applied(), conf)?;
+    if config.force_new_cluster && known.is_some() {
+        if let Some(alone) = alone(owner.member_id, &restored, &membership)? {
+            tell(&alone, &owner);
+            wal.append(&[Append {
+                number: 0,
+                hard_state: alone.hard_state,
+                snapshot: None,
+                entries: alone.entries.clone(),
+            }])?;
+            restored = alone.over(restored);
+        } else {
+            report!(
+                "kvstore: warning: --force-new-cluster has no effect: {:x} is the only member; start without it",
+                owner.member_id
+            );
+        }
+    }
     let (tell, synced) = mpsc::unbounded_channel();
     let report = move |result| {
         // A reactor that is gone needs no report.
@@ -172,6 +190,24 @@ pub(super) async fn settle(config: &Config, dialer: &Dialer) -> Result<Home, Sta
         state_dir,
         space,
     })
+}
+
+fn tell(alone: &Alone, owner: &Owner) {
+    let gone: Vec<String> = alone.gone.iter().map(|id| format!("{id:x}")).collect();
+    report!(
+        "kvstore: --force-new-cluster: member {:x} goes on alone as cluster {:x}, from entry {} on; taken out of it: {}",
+        owner.member_id,
+        owner.cluster_id,
+        alone.hard_state.commit,
+        gone.join(", ")
+    );
+    if alone.dropped > 0 {
+        report!(
+            "kvstore: --force-new-cluster: {} entries of the log are dropped, since nothing says that the cluster agreed on them",
+            alone.dropped
+        );
+    }
+    report!("kvstore: warning: start without --force-new-cluster from now on, and never start the others again");
 }
 
 pub(super) fn warn_of_differences(config: &Config, owner: &Owner, membership: &Membership) {

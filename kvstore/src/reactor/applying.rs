@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::changes::save_membership;
 use super::{Broken, Reactor};
 use crate::apply::{Outcome, Response, Store};
-use crate::command::{decode_batch, Command, Proposal};
+use crate::command::{decode_batch, Command, LeaseCheckpoint, Proposal};
 use crate::consensus::{Body, Committed};
 use crate::errors::StoreError;
 use crate::handle::Core;
@@ -113,12 +113,13 @@ impl Reactor {
         term: u64,
         proposals: Vec<Proposal>,
     ) -> Result<(), Broken> {
-        let mut revoked = Vec::new();
+        let (mut revoked, mut noted) = (Vec::new(), Vec::new());
         let (mut described, mut judged) = (false, false);
         let me = self.me();
         for (at, proposal) in proposals.iter().enumerate() {
             match &proposal.command {
                 Some(Command::LeaseRevoke(id)) => revoked.push((at, *id)),
+                Some(Command::LeaseCheckpoint(all)) => noted.extend_from_slice(&all.checkpoints),
                 Some(Command::MemberAttributes(attributes)) => {
                     if let Some(member) = core.membership.members.get_mut(&attributes.id) {
                         member.name.clone_from(&attributes.name);
@@ -150,6 +151,9 @@ impl Reactor {
             {
                 core.lessor.revoked(id);
             }
+        }
+        for LeaseCheckpoint { id, remaining_ttl } in noted {
+            core.lessor.noted(id, remaining_ttl, now);
         }
         for Outcome {
             origin,

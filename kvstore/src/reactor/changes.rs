@@ -8,9 +8,10 @@ use super::applying::store_of;
 use super::types::Reply;
 use super::{Broken, Reactor};
 use crate::apply::Store;
-use crate::consensus::{Refused, Role};
+use crate::consensus::{conf_change_context, conf_change_entry, RaftChange, Refused, Role};
 use crate::errors::StoreError;
 use crate::handle::Core;
+use crate::log::Entry;
 use crate::membership::{Change, Membership};
 
 /// Where the membership is kept in the state.
@@ -134,6 +135,29 @@ impl Reactor {
         }
         Ok(())
     }
+}
+
+/// A change that nobody waits for, as an entry of the log at (index, term); `hint` is what it means for raft.
+pub fn change_entry(at: (u64, u64), hint: RaftChange, change: Change) -> Entry {
+    let ticket = Ticket {
+        origin: 0,
+        token: 0,
+        change,
+    };
+    let context = serde_json::to_vec(&ticket).unwrap_or_default();
+    conf_change_entry(at, hint, context.into())
+}
+
+/// The change of the membership that an entry holds, if it holds one.
+///
+/// # Errors
+/// When it can't be read.
+pub fn read_change(entry: &Entry) -> Result<Option<Change>, String> {
+    let Some(context) = conf_change_context(entry).map_err(|e| e.to_string())? else {
+        return Ok(None);
+    };
+    let ticket: Ticket = serde_json::from_slice(&context).map_err(|e| e.to_string())?;
+    Ok(Some(ticket.change))
 }
 
 /// Puts the membership into the state; it is saved with the entry that is applied next.

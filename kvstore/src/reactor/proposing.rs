@@ -25,7 +25,7 @@ impl Reactor {
         // What is not applied yet must not become more and more.
         while !self.waiting.proposals.is_empty() && self.waiting.unapplied.is_empty() {
             let (mut bytes, mut count) = (0, 0);
-            for proposal in &self.waiting.proposals {
+            for proposal in self.waiting.proposals.iter() {
                 bytes += proposal.encoded_len();
                 if count > 0 && bytes > MAX_ENTRY_BYTES {
                     break;
@@ -36,7 +36,7 @@ impl Reactor {
             match self.consensus.propose(encode_batch(batch)) {
                 Ok(()) => {
                     let term = self.consensus.status().term;
-                    for proposal in self.waiting.proposals.drain(..count) {
+                    for proposal in self.waiting.proposals.drain(count) {
                         if let Some(write) = self.waiting.writes.get_mut(&proposal.request_id) {
                             write.term = term;
                         }

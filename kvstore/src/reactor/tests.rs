@@ -115,13 +115,94 @@ async fn a_deposed_leader_hands_on_its_clients_writes_but_not_what_its_leases_en
         share: Budget::new(1).take(1).unwrap(),
     };
     deposed.take(write).unwrap();
-    assert_eq!(deposed.waiting.proposals.len(), 2);
+    assert_eq!(deposed.waiting.proposals.iter().count(), 2);
     deposed.consensus.transfer_leader(2);
     converse(&mut deposed.consensus, &mut successor);
     assert!(successor.leads());
     deposed.submit().unwrap();
     let committed = converse(&mut deposed.consensus, &mut successor);
     assert_eq!(committed, [command]);
+}
+
+/// A write whose answer nobody reads, but waits for.
+fn write(command: Command) -> (Input, Answer) {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let input = Input::Write {
+        caller: None,
+        command,
+        reply,
+        share: Budget::new(1).take(1).unwrap(),
+    };
+    (input, answer)
+}
+
+type Answer = tokio::sync::oneshot::Receiver<Result<(crate::apply::Response, i64), StoreError>>;
+
+#[tokio::test]
+async fn revocations_go_before_the_writes_that_a_reactor_has_no_more_room_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut reactor = reactor(folder.path());
+    let put = Command::Put(PutRequest::default());
+    let mut answers = Vec::new();
+    for _ in 0..=MAX_WAITING_REQUESTS {
+        let (input, answer) = write(put.clone());
+        reactor.take(input).unwrap();
+        answers.push(answer);
+    }
+    let last = answers.pop().unwrap().await.unwrap();
+    assert_eq!(last, Err(StoreError::TooManyRequests));
+    let (input, mut revoked) = write(Command::LeaseRevoke(7));
+    reactor.take(input).unwrap();
+    assert!(revoked.try_recv().is_err(), "it waits");
+    let first = reactor.waiting.proposals.iter().next().unwrap();
+    assert_eq!(first.command, Some(Command::LeaseRevoke(7)));
+    let drained: Vec<_> = reactor
+        .waiting
+        .proposals
+        .drain(2)
+        .map(|p| p.command)
+        .collect();
+    assert_eq!(drained, [Some(Command::LeaseRevoke(7)), Some(put)]);
+    assert_eq!(
+        reactor.waiting.proposals.iter().count(),
+        MAX_WAITING_REQUESTS - 1
+    );
+}
+
+#[tokio::test]
+async fn a_leader_notes_what_is_left_of_leases_once_all_can_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut reactor = reactor(folder.path());
+    let handle = reactor.handle.clone();
+    {
+        let mut core = handle.core().unwrap();
+        core.lessor = crate::lease::Lessor::new(1, Some(1));
+        core.lessor.granted(7, 60, handle.now_ms());
+        let old = crate::membership::Member {
+            id: 2,
+            client_urls: vec!["http://h:1".into()],
+            log_version: 2,
+            ..Default::default()
+        };
+        core.membership.members.insert(2, old);
+    }
+    std::thread::sleep(Duration::from_millis(1_100));
+    reactor.expire().unwrap();
+    assert!(reactor.waiting.proposals.is_empty());
+    let now = handle.now_ms();
+    assert!(!handle.core().unwrap().lessor.renew(7, now).unwrap().noted);
+    handle.core().unwrap().membership.members.clear();
+    std::thread::sleep(Duration::from_millis(1_100));
+    reactor.expire().unwrap();
+    let proposal = reactor.waiting.proposals.drain(1).next().unwrap();
+    let Some(Command::LeaseCheckpoint(noted)) = &proposal.command else {
+        panic!("{proposal:?}");
+    };
+    assert_eq!(noted.checkpoints.len(), 1);
+    assert_eq!(noted.checkpoints[0].id, 7);
+    assert!((1..60).contains(&noted.checkpoints[0].remaining_ttl));
+    let now = handle.now_ms();
+    assert!(handle.core().unwrap().lessor.renew(7, now).unwrap().noted);
 }
 
 #[tokio::test]

@@ -7,10 +7,11 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::alarms::Telling;
+use super::queues::Proposals;
 use crate::apply::Response;
 use crate::auth::Caller;
 use crate::budget::Share;
-use crate::command::{Command, Proposal};
+use crate::command::Command;
 use crate::consensus::{Committed, Refused};
 use crate::errors::StoreError;
 use crate::log::SnapshotMeta;
@@ -31,6 +32,8 @@ pub enum Input {
     },
     Read {
         reply: Reply<()>,
+        /// Whether a lease is renewed by it.
+        renews: bool,
     },
     Change {
         change: Change,
@@ -40,6 +43,17 @@ pub enum Input {
         to: u64,
         reply: Reply<()>,
     },
+}
+
+impl Input {
+    /// Whether it goes before what waits with it.
+    pub(super) fn goes_first(&self) -> bool {
+        match self {
+            Self::Write { command, .. } => command.goes_first(),
+            Self::Read { renews, .. } => *renews,
+            Self::Change { .. } | Self::Transfer { .. } => false,
+        }
+    }
 }
 
 /// How a member's run ended.
@@ -110,7 +124,7 @@ pub(super) enum Leaving {
 pub struct Waiting {
     /// Unique across restarts: the boot's random number, counted on.
     pub(super) next_token: u64,
-    pub(super) proposals: VecDeque<Proposal>,
+    pub(super) proposals: Proposals,
     pub(super) writes: HashMap<u64, Write>,
     pub(super) reads: HashMap<u64, Reply<()>>,
     pub(super) confirmed: BTreeMap<u64, Vec<u64>>,

@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 use super::{Broken, Reactor};
-use crate::command::{Command, Proposal};
+use crate::command::{Command, LeaseCheckpoint, LeaseCheckpoints, Proposal};
 use crate::report;
 use crate::wal::WalError;
 
 /// Leases revoked in one turn.
 const MAX_REVOKED: usize = 1_000;
+/// Leases of which is noted in one entry what is left.
+const MAX_NOTED: usize = 1_000;
 /// Bytes of entries kept in memory, if they are fewer than the entries asked for; but at least `MIN_LOG_ENTRIES`, since
 /// entries may be large.
 const MAX_LOG_BYTES: usize = 4 * 1024 * 1024;
@@ -159,23 +161,38 @@ impl Reactor {
         Ok(())
     }
 
+    /// Has leases that are over revoked, and notes in the log what is left of others, where all members can read that.
     pub(super) fn expire(&mut self) -> Result<(), Broken> {
-        let (ended, caller) = {
+        let mut commands = Vec::new();
+        let caller = {
             let now = self.handle.now_ms();
             let mut core = self.handle.core()?;
-            let caller = core.store()?.auth().own_caller();
-            (core.lessor.expired(now, MAX_REVOKED), caller)
+            let ended = core.lessor.expired(now, MAX_REVOKED);
+            commands.extend(ended.into_iter().map(Command::LeaseRevoke));
+            let due = core.lessor.due_notes(now, MAX_NOTED);
+            let checkpoint = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
+            let checkpoints: Vec<_> = due.into_iter().map(checkpoint).collect();
+            let noted = Command::LeaseCheckpoint(LeaseCheckpoints {
+                checkpoints: checkpoints.clone(),
+            });
+            if !checkpoints.is_empty() && noted.since() <= core.membership.log_version() {
+                for LeaseCheckpoint { id, remaining_ttl } in checkpoints {
+                    core.lessor.is_noting(id, remaining_ttl);
+                }
+                commands.push(noted);
+            }
+            core.store()?.auth().own_caller()
         };
-        for id in ended {
+        for command in commands {
             let request_id = self.token();
             let (reply, _) = oneshot::channel();
             let proposal = Proposal {
                 origin: self.me(),
                 request_id,
-                command: Some(Command::LeaseRevoke(id)),
+                command: Some(command),
                 caller: caller.clone(),
             };
-            self.waiting.proposals.push_back(proposal);
+            self.waiting.proposals.push(proposal);
             self.waiting.writes.insert(request_id, reply.into());
         }
         Ok(())
