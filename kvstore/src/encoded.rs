@@ -51,6 +51,15 @@ impl Encoded {
         Ok(Self(pieces))
     }
 
+    /// The message itself again.
+    ///
+    /// # Errors
+    /// When the pieces are no message, which they always are.
+    pub fn decode(self) -> Result<RangeResponse, StoreError> {
+        let whole = self.0[1..].concat();
+        RangeResponse::decode(whole.as_slice()).map_err(|e| StoreError::Internal(e.to_string()))
+    }
+
     /// Lays what was encoded into its response.
     pub fn lay(mut response: Response<Body>) -> Response<Body> {
         let Some(Self(pieces)) = response.extensions_mut().remove::<Self>() else {
@@ -85,7 +94,9 @@ mod tests {
             more: true,
             count: 2000,
         };
-        let Encoded(pieces) = Encoded::new(response.clone()).unwrap();
+        let encoded = Encoded::new(response.clone()).unwrap();
+        assert_eq!(encoded.clone().decode().unwrap(), response);
+        let Encoded(pieces) = encoded;
         assert!(pieces.len() > 3);
         let whole = pieces[1..].concat();
         assert_eq!(pieces[0][1..], (whole.len() as u32).to_be_bytes());

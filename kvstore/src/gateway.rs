@@ -1,200 +1,29 @@
-//! Health, version and metrics over plain HTTP, beside gRPC on the client port.
+//! What is answered over plain HTTP beside gRPC on the client port: the JSON gateway, health, version and metrics.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::Mutex;
+mod calling;
+mod health;
+mod json;
+mod methods;
+mod metrics;
+mod reading;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tonic::body::Body;
-use tonic::Code;
 
-use crate::alarm;
-use crate::downgrade::Downgrade;
-use crate::pb::etcd::AlarmMember;
+use crate::handle::Handle;
+use crate::listen::{Answer, Inbound, Routes};
+pub use metrics::{code_name, Calls, Figures};
 
 /// What etcd says that its plain answers are, though its health is JSON.
 const PLAIN: &str = "text/plain; charset=utf-8";
+/// Where the JSON gateway begins, and where it did in etcd 3.3.
+const GATEWAYS: [&str; 2] = ["/v3/", "/v3beta/"];
 
 /// The version that clients see: the etcd release whose API this is.
 pub const SERVER_VERSION: &str = "3.7.0";
-
-/// Figures that `/metrics` prints.
-#[derive(Debug, Default, Clone)]
-pub struct Figures {
-    pub member_id: u64,
-    pub leader: u64,
-    pub has_leader: bool,
-    pub is_leader: bool,
-    pub is_learner: bool,
-    pub leader_changes: u64,
-    pub proposals_committed: u64,
-    pub proposals_applied: u64,
-    pub proposals_pending: u64,
-    pub proposals_failed: u64,
-    pub db_bytes: u64,
-    pub db_used_bytes: u64,
-    pub quota_bytes: u64,
-    pub no_space: bool,
-    pub alarms: Vec<AlarmMember>,
-    pub downgrade: Downgrade,
-    pub keys: u64,
-    pub watchers: u64,
-    pub watch_streams: u64,
-    pub ranges: u64,
-    pub puts: u64,
-    pub deletes: u64,
-    pub txns: u64,
-    pub term: u64,
-    pub revision: i64,
-}
-
-/// Finished calls by service, method and code.
-#[derive(Debug, Default)]
-pub struct Calls {
-    handled: Mutex<BTreeMap<(&'static str, &'static str, i32), u64>>,
-}
-
-impl Calls {
-    pub fn count(&self, service: &'static str, method: &'static str, code: Code) {
-        if let Ok(mut handled) = self.handled.lock() {
-            *handled.entry((service, method, code as i32)).or_default() += 1;
-        }
-    }
-
-    fn print(&self, text: &mut String) {
-        let Ok(handled) = self.handled.lock() else {
-            return;
-        };
-        text.push_str("# TYPE grpc_server_handled_total counter\n");
-        for ((service, method, code), count) in handled.iter() {
-            let kind = match *method {
-                "Watch" | "LeaseKeepAlive" => "bidi_stream",
-                _ => "unary",
-            };
-            let code = code_name(Code::from(*code));
-            let _ = writeln!(
-                text,
-                "grpc_server_handled_total{{grpc_code=\"{code}\",grpc_method=\"{method}\",\
-                 grpc_service=\"etcdserverpb.{service}\",grpc_type=\"{kind}\"}} {count}"
-            );
-        }
-    }
-}
-
-/// A code as grpc-go names it.
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
-}
-
-/// Prometheus text with etcd's names.
-pub fn metrics(figures: &Figures, calls: &Calls) -> String {
-    let mut text = String::new();
-    let mut line = |kind: &str, name: &str, value: u64| {
-        let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
-    };
-    line("gauge", "etcd_server_has_leader", figures.has_leader.into());
-    line("gauge", "etcd_server_is_leader", figures.is_leader.into());
-    line("gauge", "etcd_server_is_learner", figures.is_learner.into());
-    line(
-        "counter",
-        "etcd_server_leader_changes_seen_total",
-        figures.leader_changes,
-    );
-    line(
-        "gauge",
-        "etcd_server_proposals_committed_total",
-        figures.proposals_committed,
-    );
-    line(
-        "gauge",
-        "etcd_server_proposals_applied_total",
-        figures.proposals_applied,
-    );
-    line(
-        "gauge",
-        "etcd_server_proposals_pending",
-        figures.proposals_pending,
-    );
-    line(
-        "counter",
-        "etcd_server_proposals_failed_total",
-        figures.proposals_failed,
-    );
-    line(
-        "gauge",
-        "etcd_mvcc_db_total_size_in_bytes",
-        figures.db_bytes,
-    );
-    line(
-        "gauge",
-        "etcd_mvcc_db_total_size_in_use_in_bytes",
-        figures.db_used_bytes,
-    );
-    line(
-        "gauge",
-        "etcd_server_quota_backend_bytes",
-        figures.quota_bytes,
-    );
-    line("gauge", "etcd_debugging_mvcc_keys_total", figures.keys);
-    line(
-        "gauge",
-        "etcd_debugging_mvcc_watcher_total",
-        figures.watchers,
-    );
-    line(
-        "gauge",
-        "etcd_debugging_mvcc_watch_stream_total",
-        figures.watch_streams,
-    );
-    line(
-        "gauge",
-        "etcd_debugging_mvcc_current_revision",
-        figures.revision.try_into().unwrap_or(0),
-    );
-    line("counter", "etcd_mvcc_range_total", figures.ranges);
-    line("counter", "etcd_mvcc_put_total", figures.puts);
-    line("counter", "etcd_mvcc_delete_total", figures.deletes);
-    line("counter", "etcd_mvcc_txn_total", figures.txns);
-    let _ = writeln!(
-        text,
-        "# TYPE etcd_server_id gauge\netcd_server_id{{server_id=\"{:x}\"}} 1",
-        figures.member_id
-    );
-    let _ = writeln!(
-        text,
-        "# TYPE etcd_server_version gauge\netcd_server_version{{server_version=\"{SERVER_VERSION}\"}} 1"
-    );
-    text.push_str("# TYPE etcd_debugging_server_alarms gauge\n");
-    for one in &figures.alarms {
-        let (kind, id) = (alarm::name(one), one.member_id);
-        let _ = writeln!(
-            text,
-            "etcd_debugging_server_alarms{{alarm_type=\"{kind}\",server_id=\"{id:x}\"}} 1"
-        );
-    }
-    calls.print(&mut text);
-    text
-}
 
 fn reply(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(Bytes::from(text))));
@@ -212,100 +41,85 @@ fn versions(cluster: &str) -> String {
     )
 }
 
-/// Why this member is not healthy, in etcd's words: an alarm that the query does not exclude, or no leader.
-fn illness(query: &str, figures: &Figures) -> Option<String> {
-    let given = |name: &str, value: &str| {
-        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.any(|pair| pair == (name, value))
-    };
-    let mut names = figures.alarms.iter().map(alarm::name);
-    if let Some(name) = names.find(|name| !given("exclude", name)) {
-        return Some(format!("ALARM {name}"));
-    }
-    let led = figures.has_leader || given("serializable", "true");
-    (!led).then(|| "RAFT NO LEADER".to_owned())
+/// Routes of a client door that so far know what is not gRPC.
+pub fn client_routes(handle: &Handle) -> Routes {
+    let handle = handle.clone();
+    Routes::with_other(move |request, routes| answer(&handle, request, routes))
 }
 
-/// Answers what is not gRPC; an unknown gRPC service gets its own error.
-pub fn handle<B>(
-    request: &Request<B>,
-    figures: impl Fn() -> Figures,
-    calls: &Calls,
-) -> Response<Body> {
-    let is_grpc = request
-        .headers()
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc {
-        return tonic::Status::unimplemented(format!("unknown service {}", request.uri().path()))
-            .into_http();
+/// Routes of a peer door: nobody is asked there who he is, so that there is no gateway.
+pub fn peer_routes(handle: &Handle) -> Routes {
+    let handle = handle.clone();
+    Routes::with_other(move |request, _| plain(&handle, &request))
+}
+
+fn is_grpc(request: &Request<Inbound>) -> bool {
+    let kind = request.headers().get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn now(response: Response<Body>) -> Answer {
+    std::future::ready(Ok(response)).boxed()
+}
+
+fn answer(handle: &Handle, request: Request<Inbound>, routes: &Routes) -> Answer {
+    let path = request.uri().path();
+    let below = GATEWAYS.iter().find_map(|at| path.strip_prefix(at));
+    let Some(below) = below.filter(|_| !is_grpc(&request)) else {
+        return plain(handle, &request);
+    };
+    if routes.client().is_some() && handle.asks_callers() {
+        // Else who has a certificate would think that it counts.
+        let text = "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
+        return now(reply(StatusCode::BAD_REQUEST, PLAIN, text.into()));
     }
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return reply(
-            StatusCode::METHOD_NOT_ALLOWED,
-            PLAIN,
-            "Method Not Allowed\n".into(),
-        );
+    let Some(method) = methods::find(below) else {
+        return now(calling::refusal(&tonic::Status::not_found("Not Found")));
+    };
+    if request.method() != Method::POST {
+        let status = tonic::Status::unimplemented("Method Not Allowed");
+        return now(calling::refusal(&status));
     }
-    match request.uri().path() {
-        "/health" => match illness(request.uri().query().unwrap_or(""), &figures()) {
-            None => reply(
-                StatusCode::OK,
-                PLAIN,
-                r#"{"health":"true","reason":""}"#.into(),
-            ),
-            Some(reason) => reply(
-                StatusCode::SERVICE_UNAVAILABLE,
-                PLAIN,
-                format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}\n"),
-            ),
-        },
+    let (services, most) = (routes.local(), handle.limits().message_bytes());
+    async move { Ok(calling::call(method, request, services, most).await) }.boxed()
+}
+
+/// What is neither gRPC nor the gateway's; an unknown gRPC service gets its own error.
+fn plain(handle: &Handle, request: &Request<Inbound>) -> Answer {
+    if is_grpc(request) {
+        let text = format!("unknown service {}", request.uri().path());
+        return now(tonic::Status::unimplemented(text).into_http());
+    }
+    let path = request.uri().path();
+    if let Some(check) = health::Check::at(path) {
+        if request.method() != Method::GET {
+            let mut response = not_allowed();
+            let get = http::HeaderValue::from_static("GET");
+            response.headers_mut().insert(http::header::ALLOW, get);
+            return now(response);
+        }
+        let query = request.uri().query().unwrap_or("").to_owned();
+        let handle = handle.clone();
+        return async move { Ok(check.answer(&handle, &query).await) }.boxed();
+    }
+    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+    now(match path {
+        "/version" | "/metrics" if !reads => not_allowed(),
         "/version" => reply(
             StatusCode::OK,
             "application/json",
-            versions(&figures().downgrade.cluster().version()),
+            versions(&handle.figures().downgrade.cluster().version()),
         ),
         "/metrics" => reply(
             StatusCode::OK,
             "text/plain; version=0.0.4",
-            metrics(&figures(), calls),
+            metrics::print(&handle.figures(), handle.calls()),
         ),
         _ => reply(StatusCode::NOT_FOUND, PLAIN, "404 page not found\n".into()),
-    }
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn get(path: &str, figures: Figures) -> StatusCode {
-        let request = Request::builder().uri(path).body(()).unwrap();
-        handle(&request, || figures.clone(), &Calls::default()).status()
-    }
-
-    #[test]
-    fn health_follows_the_leader() {
-        let led = Figures {
-            has_leader: true,
-            ..Figures::default()
-        };
-        assert_eq!(get("/health", led), StatusCode::OK);
-        assert_eq!(
-            get("/health", Figures::default()),
-            StatusCode::SERVICE_UNAVAILABLE
-        );
-        assert_eq!(get("/nothing", Figures::default()), StatusCode::NOT_FOUND);
-    }
-
-    #[test]
-    fn calls_are_counted_by_code() {
-        let calls = Calls::default();
-        calls.count("KV", "Range", Code::Ok);
-        calls.count("KV", "Range", Code::Ok);
-        calls.count("KV", "Range", Code::OutOfRange);
-        let text = metrics(&Figures::default(), &calls);
-        let label = "grpc_method=\"Range\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"}";
-        assert!(text.contains(&format!("{{grpc_code=\"OK\",{label} 2")));
-        assert!(text.contains(&format!("{{grpc_code=\"OutOfRange\",{label} 1")));
-    }
+fn not_allowed() -> Response<Body> {
+    let text = "Method Not Allowed\n";
+    reply(StatusCode::METHOD_NOT_ALLOWED, PLAIN, text.into())
 }

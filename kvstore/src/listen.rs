@@ -3,6 +3,7 @@
 //! Not here: what the services do, the sockets themselves (`door`), certificates (`tls`).
 
 mod door;
+mod inbound;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,10 +24,13 @@ use crate::authority::Lenient;
 use crate::encoded::Encoded;
 use crate::tls::CommonName;
 pub use door::{bind, Door};
+pub use inbound::Inbound;
 
-type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
-type Guard = Arc<dyn Fn(&Request<Incoming>) -> Option<tonic::Status> + Send + Sync>;
-type Route = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
+/// What becomes of a request.
+pub type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+type Guard = Arc<dyn Fn(&Request<Inbound>) -> Option<tonic::Status> + Send + Sync>;
+type Route = Arc<dyn Fn(Request<Inbound>) -> Answer + Send + Sync>;
+type Other = Arc<dyn Fn(Request<Inbound>, &Routes) -> Answer + Send + Sync>;
 
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 100_000;
@@ -41,7 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Routes {
     services: Arc<Vec<(String, Route)>>,
-    other: Route,
+    other: Other,
     guard: Option<Guard>,
     client: Option<CommonName>,
 }
@@ -50,15 +54,21 @@ impl Routes {
     /// Routes that so far know only `other`.
     pub fn new<F>(other: F) -> Self
     where
-        F: Fn(Request<Incoming>) -> Response<Body> + Send + Sync + 'static,
+        F: Fn(Request<Inbound>) -> Response<Body> + Send + Sync + 'static,
     {
-        let other: Route = Arc::new(move |request| {
+        Self::with_other(move |request, _| {
             let response = other(request);
             async move { Ok(response) }.boxed()
-        });
+        })
+    }
+
+    /// Routes that so far know only `other`, which may wait, and be a client of these routes itself.
+    pub fn with_other(
+        other: impl Fn(Request<Inbound>, &Routes) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         Self {
             services: Arc::new(Vec::new()),
-            other,
+            other: Arc::new(other),
             guard: None,
             client: None,
         }
@@ -67,7 +77,7 @@ impl Routes {
     /// Lets `guard` refuse a call of a service before the service sees it.
     pub fn refusing(
         mut self,
-        guard: impl Fn(&Request<Incoming>) -> Option<tonic::Status> + Send + Sync + 'static,
+        guard: impl Fn(&Request<Inbound>) -> Option<tonic::Status> + Send + Sync + 'static,
     ) -> Self {
         self.guard = Some(Arc::new(guard));
         self
@@ -76,7 +86,7 @@ impl Routes {
     /// Adds a generated gRPC server.
     pub fn with<S>(mut self, service: S) -> Self
     where
-        S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        S: tower_service::Service<Request<Inbound>, Response = Response<Body>, Error = Infallible>
             + tonic::server::NamedService
             + Clone
             + Send
@@ -94,13 +104,23 @@ impl Routes {
         self
     }
 
+    /// The services, for calls from within this program: no certificate speaks for those.
+    pub fn local(&self) -> Local {
+        Local(self.clone().of(None))
+    }
+
+    /// The name in the certificate of the connection.
+    pub fn client(&self) -> Option<&CommonName> {
+        self.client.as_ref()
+    }
+
     /// The routes of a connection whose certificate names this client.
     fn of(mut self, client: Option<CommonName>) -> Self {
         self.client = client;
         self
     }
 
-    fn answer(&self, mut request: Request<Incoming>) -> Answer {
+    fn answer(&self, mut request: Request<Inbound>) -> Answer {
         if let Some(client) = &self.client {
             request.extensions_mut().insert(client.clone());
         }
@@ -119,7 +139,28 @@ impl Routes {
                 return route(request);
             }
         }
-        (self.other)(request)
+        (self.other)(request, self)
+    }
+}
+
+/// A client of the services in the same program.
+#[derive(Clone)]
+pub struct Local(Routes);
+
+impl tower_service::Service<Request<Body>> for Local {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answer {
+        self.0.answer(request.map(Inbound::Local))
     }
 }
 
@@ -137,7 +178,7 @@ impl tower_service::Service<Request<Incoming>> for Routes {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        self.answer(request)
+        self.answer(request.map(Inbound::Network))
     }
 }
 

@@ -38,11 +38,15 @@ use crate::pb::etcd::lease_server::LeaseServer;
 use crate::pb::etcd::maintenance_server::MaintenanceServer;
 use crate::pb::etcd::watch_server::WatchServer;
 use crate::pb::peer::peer_server::PeerServer;
+use crate::pb::v3electionpb::election_server::ElectionServer;
+use crate::pb::v3lockpb::lock_server::LockServer;
 use crate::peer::{PeerService, Peers, MAX_FRAME_BYTES};
 use crate::reactor::{Broken, End, Reactor, Waiting};
 use crate::rpc_auth::AuthService;
 use crate::rpc_cluster::ClusterService;
 use crate::rpc_data::{Door, KvService, LeaseService};
+use crate::rpc_election::ElectionService;
+use crate::rpc_lock::LockService;
 use crate::rpc_maintenance::MaintenanceService;
 use crate::rpc_snapshot::Streams;
 use crate::rpc_watch::WatchService;
@@ -253,15 +257,10 @@ async fn live(config: Config) -> Result<(), StartError> {
     }
 }
 
-fn http_routes(handle: &Handle) -> Routes {
-    let handle = handle.clone();
-    Routes::new(move |request| gateway::handle(&request, || handle.figures(), handle.calls()))
-}
-
 fn client_routes(handle: &Handle, snapshots: &Streams, place: &StatePlace) -> Routes {
     let most = handle.limits().message_bytes();
     let leader = handle.clone();
-    http_routes(handle)
+    gateway::client_routes(handle)
         .refusing(move |request| {
             let wants = request.headers().get("hasleader");
             let refused = wants.is_some_and(|v| v == "true") && !leader.has_leader();
@@ -278,6 +277,8 @@ fn client_routes(handle: &Handle, snapshots: &Streams, place: &StatePlace) -> Ro
                 .max_decoding_message_size(most),
         )
         .with(AuthServer::new(AuthService(handle.clone())).max_decoding_message_size(most))
+        .with(LockServer::new(LockService(handle.clone())).max_decoding_message_size(most))
+        .with(ElectionServer::new(ElectionService(handle.clone())).max_decoding_message_size(most))
         .with(
             MaintenanceServer::new(MaintenanceService(
                 handle.clone(),
@@ -296,7 +297,7 @@ fn peer_routes(
 ) -> Routes {
     let StatePlace { dir, taken } = place.clone();
     let service = PeerService::new(Arc::new(handle.clone()), events, dir, taken);
-    http_routes(handle)
+    gateway::peer_routes(handle)
         .with(PeerServer::new(service).max_decoding_message_size(MAX_FRAME_BYTES))
         .with(LeaseServer::new(LeaseService(handle.clone(), Door::Peers)))
         .with(ClusterServer::new(ClusterService(

@@ -7,6 +7,15 @@ pub mod authpb {
 pub mod etcd {
     tonic::include_proto!("etcdserverpb");
 }
+// What generated code of other packages calls it.
+use etcd as etcdserverpb;
+
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
 pub mod peer {
     tonic::include_proto!("fleet.kvstore.peer.v1");
 }

@@ -72,20 +72,9 @@ impl kv_server::Kv for KvService {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Answer<DeleteRangeResponse> {
-        let result = async {
-            let (sender, request) = Sender::split(request);
-            txn::check_delete(&request)?;
-            let caller = self.0.caller(&sender).await?;
-            let command = Command::DeleteRange(request);
-            match self.0.write(command, caller).await? {
-                (Did::DeleteRange(mut response), revision) => {
-                    response.header = Some(self.0.header(revision));
-                    Ok(response)
-                }
-                _ => Err(mismatch()),
-            }
-        };
-        finish(&self.0, "KV", "DeleteRange", result.await)
+        let (sender, request) = Sender::split(request);
+        let result = self.delete(request, &sender).await;
+        finish(&self.0, "KV", "DeleteRange", result)
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Answer<TxnResponse> {
@@ -120,24 +109,9 @@ impl lease_server::Lease for LeaseService {
         Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
 
     async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Answer<LeaseGrantResponse> {
-        let result = async {
-            self.1.refuse_peers()?;
-            let (sender, mut request) = Sender::split(request);
-            let caller = self.0.require_user(&sender).await?;
-            if request.id == 0 {
-                request.id = self.0.fresh_lease_id()?;
-            }
-            request.ttl = self.0.core()?.lessor.granted_ttl(request.ttl);
-            let command = Command::LeaseGrant(request);
-            match self.0.write(command, caller).await? {
-                (Did::LeaseGrant(mut response), revision) => {
-                    response.header = Some(self.0.header(revision));
-                    Ok(response)
-                }
-                _ => Err(mismatch()),
-            }
-        };
-        finish(&self.0, "Lease", "LeaseGrant", result.await)
+        let (sender, request) = Sender::split(request);
+        let result = self.grant(request, &sender).await;
+        finish(&self.0, "Lease", "LeaseGrant", result)
     }
 
     async fn lease_revoke(
@@ -237,7 +211,61 @@ impl lease_server::Lease for LeaseService {
     }
 }
 
+impl LeaseService {
+    /// A new lease, not counted as a call.
+    pub(crate) async fn grant(
+        &self,
+        mut request: LeaseGrantRequest,
+        sender: &Sender,
+    ) -> Result<LeaseGrantResponse, Status> {
+        self.1.refuse_peers()?;
+        let caller = self.0.require_user(sender).await?;
+        if request.id == 0 {
+            request.id = self.0.fresh_lease_id()?;
+        }
+        request.ttl = self.0.core()?.lessor.granted_ttl(request.ttl);
+        let command = Command::LeaseGrant(request);
+        match self.0.write(command, caller).await? {
+            (Did::LeaseGrant(mut response), revision) => {
+                response.header = Some(self.0.header(revision));
+                Ok(response)
+            }
+            _ => Err(mismatch()),
+        }
+    }
+}
+
 impl KvService {
+    /// A range, not counted as a call.
+    pub(crate) async fn get(
+        &self,
+        request: RangeRequest,
+        sender: &Sender,
+    ) -> Result<RangeResponse, Status> {
+        match self.read(request, sender).await? {
+            Found::Small(response) => Ok(response),
+            Found::Large(encoded) => Ok(encoded.decode()?),
+        }
+    }
+
+    /// A deletion, not counted as a call.
+    pub(crate) async fn delete(
+        &self,
+        request: DeleteRangeRequest,
+        sender: &Sender,
+    ) -> Result<DeleteRangeResponse, Status> {
+        txn::check_delete(&request)?;
+        let caller = self.0.caller(sender).await?;
+        let command = Command::DeleteRange(request);
+        match self.0.write(command, caller).await? {
+            (Did::DeleteRange(mut response), revision) => {
+                response.header = Some(self.0.header(revision));
+                Ok(response)
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
     async fn read(&self, request: RangeRequest, sender: &Sender) -> Result<Found, Status> {
         txn::check_range(&request)?;
         if !request.serializable {
@@ -308,7 +336,12 @@ impl KvService {
         Ok(response)
     }
 
-    async fn transact(&self, request: TxnRequest, sender: &Sender) -> Result<TxnResponse, Status> {
+    /// A transaction, not counted as a call.
+    pub(crate) async fn transact(
+        &self,
+        request: TxnRequest,
+        sender: &Sender,
+    ) -> Result<TxnResponse, Status> {
         txn::check_txn(&request, self.0.limits().max_txn_ops)?;
         if txn::reads_only(&request) {
             return self.read_together(&request, sender).await;

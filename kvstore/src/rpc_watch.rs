@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::Stream;
+use futures::stream::{self, Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::apply::Store;
@@ -42,6 +42,8 @@ struct Watcher {
     range_end: Bytes,
     user: Option<String>,
 }
+
+type Item = Result<WatchResponse, Status>;
 
 /// One stream.
 struct Session {
@@ -73,8 +75,20 @@ impl watch_server::Watch for WatchService {
             return Err(StoreError::NoLeader.into());
         }
         let (sender, requests) = Sender::split(request);
+        let (session, out) = self.begin(sender)?;
+        let handle = self.0.clone();
+        tokio::spawn(async move {
+            let code = session.serve(requests, requires_leader).await;
+            handle.calls().count("Watch", "Watch", code);
+        });
+        Ok(Response::new(Box::pin(out)))
+    }
+}
+
+impl WatchService {
+    fn begin(&self, sender: Sender) -> Result<(Session, impl Stream<Item = Item> + Send), Status> {
         let (outlet, out) = Outlet::new(self.0.limits().message_bytes());
-        let mut session = Session {
+        let session = Session {
             handle: self.0.clone(),
             stream: Arc::default(),
             outlet,
@@ -85,23 +99,45 @@ impl watch_server::Watch for WatchService {
             sender,
             epoch: self.0.core()?.store()?.auth().epoch(),
         };
-        tokio::spawn(async move {
-            let result = session.run(requests, requires_leader).await;
-            let code = result.as_ref().err().map_or(Code::Ok, Status::code);
-            session.handle.calls().count("Watch", "Watch", code);
-            if let Err(status) = result {
-                session.outlet.fail(status).await;
-            }
-            session.close();
-        });
-        Ok(Response::new(Box::pin(out)))
+        Ok((session, out))
+    }
+
+    /// One watch for a service of the member's own, on behalf of a client; not counted as a call. It ends when what it
+    /// returns is dropped.
+    pub(crate) fn follow(
+        &self,
+        create: WatchCreateRequest,
+        sender: Sender,
+    ) -> Result<impl Stream<Item = Item> + Send, Status> {
+        let (session, out) = self.begin(sender)?;
+        let create = WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(create)),
+        };
+        let requests = stream::iter([Ok(create)]).chain(stream::pending());
+        tokio::spawn(session.serve(requests, false));
+        Ok(out)
     }
 }
 
 impl Session {
+    /// Serves the stream to its end.
+    async fn serve(
+        mut self,
+        requests: impl Stream<Item = Result<WatchRequest, Status>> + Unpin,
+        requires_leader: bool,
+    ) -> Code {
+        let result = self.run(requests, requires_leader).await;
+        let code = result.as_ref().err().map_or(Code::Ok, Status::code);
+        if let Err(status) = result {
+            self.outlet.fail(status).await;
+        }
+        self.close();
+        code
+    }
+
     async fn run(
         &mut self,
-        mut requests: Streaming<WatchRequest>,
+        mut requests: impl Stream<Item = Result<WatchRequest, Status>> + Unpin,
         requires_leader: bool,
     ) -> Result<(), Status> {
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -112,7 +148,7 @@ impl Session {
         let mut half_closed = false;
         loop {
             tokio::select! {
-                request = requests.message(), if !half_closed => match request? {
+                request = requests.next(), if !half_closed => match request.transpose()? {
                     Some(request) => self.take(request).await?,
                     None if self.watchers.is_empty() => return Ok(()),
                     None => half_closed = true,

@@ -19,7 +19,7 @@ const TOKEN_FIELDS: [&str; 2] = ["token", "authorization"];
 const GATEWAY_FIELD: &str = "grpcgateway-accept";
 
 /// What came with a request, by which its sender may be known.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Sender {
     metadata: MetadataMap,
     extensions: Extensions,

@@ -1,4 +1,5 @@
-"""Runs in the foreign client's venv: gRPC calls and streams for the runner, by the protocol's stubs of package `aetcd`.
+"""Runs in the foreign client's venv: gRPC calls and streams for the runner, by the stubs of package `aetcd`
+and what `foreign_services` adds.
 
 One JSON object a line, in and out. Stands alone: it imports nothing of this project, whose protobuf symbols clash.
 """
@@ -16,7 +17,7 @@ from typing import Any
 grpc: Any = importlib.import_module("grpc")
 unknown_fields: Any = importlib.import_module("google.protobuf.unknown_fields")
 message_factory: Any = importlib.import_module("google.protobuf.message_factory")
-rpc_pb2: Any = importlib.import_module("aetcd.rpc.rpc_pb2")
+services: Any = importlib.import_module("foreign_services")
 
 TIMEOUT_S = 15.0
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -116,7 +117,7 @@ class Client:
 
     def method(self, name: str) -> tuple[Any, Any, str, Any]:
         service, _, method = name.partition("/")
-        found = rpc_pb2.DESCRIPTOR.services_by_name[service].methods_by_name[method]
+        found = services.SERVICES[service].methods_by_name[method]
         kinds = (message_factory.GetMessageClass(kind) for kind in (found.input_type, found.output_type))
         return (*kinds, f"/{found.containing_service.full_name}/{method}", found)
 
@@ -154,6 +155,10 @@ class Client:
 
     def do_close(self, stream: str) -> dict[str, Any]:
         self.streams[stream].requests.put(END)
+        return {}
+
+    def do_cancel(self, stream: str) -> dict[str, Any]:
+        self.streams[stream].call.cancel()
         return {}
 
     def do_reset(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Names:
     def data(self, thing: Any) -> Any:
         """Plain data with names and measures put in."""
         if isinstance(thing, Mapping):
-            running = {left for granted, left in GRANTED.items() if thing.get(granted) and thing.get(left, 0) > 0}
+            running = {left for granted, left in GRANTED.items() if thing.get(granted) and int(thing.get(left, 0)) > 0}
             return {key: "<left>" if key in running else self._field(key, value) for key, value in thing.items()}
         if isinstance(thing, list):
             return [self.data(one) for one in thing]

@@ -12,6 +12,7 @@ from functools import singledispatch
 from typing import Any
 
 from tests.conformance.etcd import steps as s
+from tests.conformance.etcd.gateway import posted
 from tests.conformance.etcd.normal import merged, pick
 from tests.conformance.etcd.side import STUCK, Running, Side, run_program
 from tests.conformance.members import Member, until
@@ -143,8 +144,20 @@ def _close(step: s.Close, side: Side) -> tuple[Any, Any]:
 
 
 @perform.register
+def _cancel(step: s.Cancel, side: Side) -> tuple[Any, Any]:
+    return side.foreign.do("cancel", stream=step.name), None
+
+
+@perform.register
 def _fetch(step: s.Fetch, side: Side) -> tuple[Any, Any]:
     return side.fetch(step.path, step.at), None
+
+
+@perform.register
+def _post(step: s.Post, side: Side) -> tuple[Any, Any]:
+    body = step.body if isinstance(step.body, str) else json.dumps(s.fill(step.body, side.values))
+    headers = {name: str(s.fill(value, side.values)) for name, value in step.headers.items()}
+    return posted(side.address(step.at), step, body, headers), None
 
 
 @perform.register

@@ -106,10 +106,29 @@ class Close(Step):
 
 
 @dataclass(frozen=True)
+class Cancel(Step):
+    """Go away from a stream."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Fetch(Step):
     """A plain HTTP GET on the client port."""
 
     path: str
+
+
+@dataclass(frozen=True)
+class Post(Step):
+    """A POST on the JSON gateway; its answer is compared as data, of a stream so many `lines`."""
+
+    path: str
+    body: Any = field(default_factory=dict)
+    """Data, or the text as it is sent."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    method: str = "POST"
+    lines: int = 0
 
 
 @dataclass(frozen=True)
