@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Arc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::consensus::Append;
+use crate::measures::WAL_FSYNC;
 use crate::wal::{Disk, Wal, WalError};
 
 /// Appends merged into one write.
@@ -120,7 +121,11 @@ impl Disk for FileDisk {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        self.open(name)?.file.sync_data()
+        let file = &self.open(name)?.file;
+        let began = Instant::now();
+        let done = file.sync_data();
+        WAL_FSYNC.observe(began.elapsed());
+        done
     }
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {

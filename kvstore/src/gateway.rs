@@ -1,10 +1,12 @@
 //! What is answered over plain HTTP beside gRPC on the client port: the JSON gateway, health, version and metrics.
 
 mod calling;
+mod calls;
 mod health;
 mod json;
 mod methods;
 mod metrics;
+mod process;
 mod reading;
 
 use bytes::Bytes;
@@ -15,7 +17,8 @@ use tonic::body::Body;
 
 use crate::handle::Handle;
 use crate::listen::{Answer, Inbound, Routes};
-pub use metrics::{code_name, Calls, Figures};
+pub use calls::Calls;
+pub use metrics::{code_name, Figures};
 
 /// What etcd says that its plain answers are, though its health is JSON.
 const PLAIN: &str = "text/plain; charset=utf-8";

@@ -353,6 +353,7 @@ impl Handle {
             figures.watch_streams = streams.len() as u64;
             if let Some(store) = &core.store {
                 figures.revision = store.revision();
+                figures.compacted = store.compacted_revision();
                 figures.keys = store.keys_now() as u64;
                 let counts = store.counts();
                 figures.ranges = get(&counts.ranges);

@@ -29,6 +29,7 @@ pub mod handle;
 pub mod lease;
 pub mod listen;
 pub mod log;
+mod measures;
 pub mod member;
 pub mod membership;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod door;
 mod inbound;
+mod metered;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -25,11 +26,13 @@ use crate::encoded::Encoded;
 use crate::tls::CommonName;
 pub use door::{bind, Door};
 pub use inbound::Inbound;
+use metered::Metered;
 
 /// What becomes of a request.
 pub type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 type Guard = Arc<dyn Fn(&Request<Inbound>) -> Option<tonic::Status> + Send + Sync>;
 type Route = Arc<dyn Fn(Request<Inbound>) -> Answer + Send + Sync>;
+type Started = Arc<dyn Fn(&str) + Send + Sync>;
 type Other = Arc<dyn Fn(Request<Inbound>, &Routes) -> Answer + Send + Sync>;
 
 /// Streams that one connection may have open.
@@ -47,6 +50,7 @@ pub struct Routes {
     services: Arc<Vec<(String, Route)>>,
     other: Other,
     guard: Option<Guard>,
+    started: Option<Started>,
     client: Option<CommonName>,
 }
 
@@ -70,6 +74,7 @@ impl Routes {
             services: Arc::new(Vec::new()),
             other: Arc::new(other),
             guard: None,
+            started: None,
             client: None,
         }
     }
@@ -80,6 +85,12 @@ impl Routes {
         guard: impl Fn(&Request<Inbound>) -> Option<tonic::Status> + Send + Sync + 'static,
     ) -> Self {
         self.guard = Some(Arc::new(guard));
+        self
+    }
+
+    /// Tells `started` the path of each call that was let in, and counts the connections' bytes as clients'.
+    pub fn measured(mut self, started: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.started = Some(Arc::new(started));
         self
     }
 
@@ -135,6 +146,9 @@ impl Routes {
                 let refused = self.guard.as_ref().and_then(|guard| guard(&request));
                 if let Some(status) = refused {
                     return async move { Ok(status.into_http()) }.boxed();
+                }
+                if let Some(started) = &self.started {
+                    started(request.uri().path());
                 }
                 return route(request);
             }
@@ -241,6 +255,10 @@ pub async fn serve(door: Door, routes: Routes, mut stop: watch::Receiver<bool>) 
             };
             let Some((stream, client)) = admitted else {
                 return;
+            };
+            let stream = Metered {
+                inner: stream,
+                counts: routes.started.is_some(),
             };
             let service = TowerToHyperService::new(routes.of(client));
             let connection = builder.serve_connection(TokioIo::new(Lenient::new(stream)), service);

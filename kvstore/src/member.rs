@@ -259,8 +259,9 @@ async fn live(config: Config) -> Result<(), StartError> {
 
 fn client_routes(handle: &Handle, snapshots: &Streams, place: &StatePlace) -> Routes {
     let most = handle.limits().message_bytes();
-    let leader = handle.clone();
+    let (leader, counted) = (handle.clone(), handle.clone());
     gateway::client_routes(handle)
+        .measured(move |path| counted.calls().start(path))
         .refusing(move |request| {
             let wants = request.headers().get("hasleader");
             let refused = wants.is_some_and(|v| v == "true") && !leader.has_leader();

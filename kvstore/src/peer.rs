@@ -9,6 +9,7 @@ mod snapshot;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::etcd_file::KeysHash;
+use crate::measures::of_peer;
 use crate::pb::peer::peer_server::Peer;
 use crate::pb::peer::{
     Ack, Frame, HashRequest, HashResponse, Hello, MembersRequest, MembersResponse, SnapshotChunk,
@@ -101,10 +103,14 @@ impl<D: Doorkeeper> Peer for PeerService<D> {
             first.ok_or_else(|| Status::invalid_argument("the first frame carries no hello"))?;
         self.doorkeeper.admit(&hello)?;
         let (events, doorkeeper) = (self.events.clone(), self.doorkeeper.clone());
+        let measures = of_peer(hello.from);
         let read = async move {
             while let Some(frame) = frames.message().await? {
                 // A member that was removed meanwhile learns it here.
                 doorkeeper.admit(&hello)?;
+                let bytes: usize = frame.messages.iter().map(Bytes::len).sum();
+                let received = &measures.received_bytes;
+                received.fetch_add(bytes as u64, Ordering::Relaxed);
                 events
                     .send(PeerEvent::Messages(frame.messages))
                     .await

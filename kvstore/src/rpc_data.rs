@@ -3,6 +3,7 @@
 //! Not here: watches (`rpc_watch`), and what a request means (`apply`, `txn`).
 
 mod door;
+mod renewals;
 
 use std::pin::Pin;
 
@@ -18,6 +19,7 @@ use crate::handle::{Handle, Sender};
 use crate::pb::etcd::*;
 use crate::txn;
 pub use door::Door;
+use renewals::Renewals;
 
 /// The KV service of one member.
 #[derive(Clone)]
@@ -140,26 +142,25 @@ impl lease_server::Lease for LeaseService {
     ) -> Answer<Self::LeaseKeepAliveStream> {
         let forwarded = request.metadata().contains_key(FORWARDED);
         let (sender, requests) = Sender::split(request);
+        let renewals = Renewals::begin(&self.0, self.1);
         let answers = stream::try_unfold(
-            (requests, self.clone(), sender),
-            move |(mut requests, service, sender)| async move {
+            (requests, self.clone(), sender, renewals),
+            move |(mut requests, service, sender, mut renewals)| async move {
                 let Some(request) = requests.message().await? else {
+                    renewals.end(Code::Ok);
                     return Ok(None);
                 };
+                renewals.asked();
                 let handle = &service.0;
                 let result = service.renew(request.id, forwarded, &sender).await;
-                handle.calls().count(
-                    "Lease",
-                    "LeaseKeepAlive",
-                    result.as_ref().err().map_or(Code::Ok, Status::code),
-                );
-                let ttl = result?;
+                let ttl = result.inspect_err(|status| renewals.end(status.code()))?;
+                renewals.answered();
                 let response = LeaseKeepAliveResponse {
                     header: Some(handle.header(0)),
                     id: request.id,
                     ttl,
                 };
-                Ok(Some((response, (requests, service, sender))))
+                Ok(Some((response, (requests, service, sender, renewals))))
             },
         );
         Ok(Response::new(Box::pin(answers)))

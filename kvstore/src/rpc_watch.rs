@@ -3,6 +3,7 @@
 //! Not here: which events a watcher is owed (`watch`), who may watch what (`judge`), how much may wait for the client
 //! (`outlet`).
 
+mod following;
 mod judge;
 mod outlet;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, Stream, StreamExt};
+use futures::stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::apply::Store;
@@ -77,45 +78,15 @@ impl watch_server::Watch for WatchService {
         let (sender, requests) = Sender::split(request);
         let (session, out) = self.begin(sender)?;
         let handle = self.0.clone();
+        let counted = self.0.clone();
+        let requests = requests.inspect(move |_| counted.calls().receive("Watch", "Watch"));
+        let counted = self.0.clone();
+        let out = out.inspect(move |_| counted.calls().send("Watch", "Watch"));
         tokio::spawn(async move {
             let code = session.serve(requests, requires_leader).await;
             handle.calls().count("Watch", "Watch", code);
         });
         Ok(Response::new(Box::pin(out)))
-    }
-}
-
-impl WatchService {
-    fn begin(&self, sender: Sender) -> Result<(Session, impl Stream<Item = Item> + Send), Status> {
-        let (outlet, out) = Outlet::new(self.0.limits().message_bytes());
-        let session = Session {
-            handle: self.0.clone(),
-            stream: Arc::default(),
-            outlet,
-            watchers: HashMap::new(),
-            by_watcher: HashMap::new(),
-            next_id: 0,
-            progress_asked: false,
-            sender,
-            epoch: self.0.core()?.store()?.auth().epoch(),
-        };
-        Ok((session, out))
-    }
-
-    /// One watch for a service of the member's own, on behalf of a client; not counted as a call. It ends when what it
-    /// returns is dropped.
-    pub(crate) fn follow(
-        &self,
-        create: WatchCreateRequest,
-        sender: Sender,
-    ) -> Result<impl Stream<Item = Item> + Send, Status> {
-        let (session, out) = self.begin(sender)?;
-        let create = WatchRequest {
-            request_union: Some(RequestUnion::CreateRequest(create)),
-        };
-        let requests = stream::iter([Ok(create)]).chain(stream::pending());
-        tokio::spawn(session.serve(requests, false));
-        Ok(out)
     }
 }
 

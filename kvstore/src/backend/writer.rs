@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heed::types::Bytes as Raw;
 use heed::{Database, Env, RoTxn};
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::queue::Queue;
 use super::{Table, MAX_QUEUED_BYTES};
+use crate::measures::BACKEND_COMMIT;
 use crate::space::{available, is_full};
 
 /// What a change takes beside its key and value, about.
@@ -201,7 +202,9 @@ impl Writer {
             }
         }
         let used = used(&self.tables, &txn)?;
+        let began = Instant::now();
         txn.commit()?;
+        BACKEND_COMMIT.observe(began.elapsed());
         self.progress.uses(used);
         Ok(())
     }

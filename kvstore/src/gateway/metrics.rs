@@ -1,14 +1,16 @@
-//! Figures in Prometheus' text format, under etcd's names.
+//! Figures in Prometheus' text format, under etcd's names: those that its dashboard and alerts ask for, and what else there
+//! is at no cost.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use tonic::Code;
 
-use super::SERVER_VERSION;
+use super::calls::Calls;
+use super::{process, SERVER_VERSION};
 use crate::alarm;
 use crate::downgrade::Downgrade;
+use crate::measures::{self, BACKEND_COMMIT, CLIENT_RECEIVED, CLIENT_SENT, WAL_FSYNC};
 use crate::pb::etcd::AlarmMember;
 
 /// Figures that `/metrics` prints.
@@ -39,45 +41,7 @@ pub struct Figures {
     pub txns: u64,
     pub term: u64,
     pub revision: i64,
-}
-
-/// Finished calls by service, method and code.
-#[derive(Debug, Default)]
-pub struct Calls {
-    handled: Mutex<BTreeMap<(&'static str, &'static str, i32), u64>>,
-}
-
-impl Calls {
-    pub fn count(&self, service: &'static str, method: &'static str, code: Code) {
-        if let Ok(mut handled) = self.handled.lock() {
-            *handled.entry((service, method, code as i32)).or_default() += 1;
-        }
-    }
-
-    fn print(&self, text: &mut String) {
-        let Ok(handled) = self.handled.lock() else {
-            return;
-        };
-        text.push_str("# TYPE grpc_server_handled_total counter\n");
-        for ((service, method, code), count) in handled.iter() {
-            let kind = match *method {
-                "Watch" | "LeaseKeepAlive" => "bidi_stream",
-                "Observe" | "Snapshot" => "server_stream",
-                _ => "unary",
-            };
-            let code = code_name(Code::from(*code));
-            let package = match *service {
-                "Lock" => "v3lockpb",
-                "Election" => "v3electionpb",
-                _ => "etcdserverpb",
-            };
-            let _ = writeln!(
-                text,
-                "grpc_server_handled_total{{grpc_code=\"{code}\",grpc_method=\"{method}\",\
-                 grpc_service=\"{package}.{service}\",grpc_type=\"{kind}\"}} {count}"
-            );
-        }
-    }
+    pub compacted: i64,
 }
 
 /// A code as grpc-go names it.
@@ -103,109 +67,170 @@ pub fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// Prometheus text with etcd's names.
-pub fn print(figures: &Figures, calls: &Calls) -> String {
-    let mut text = String::new();
-    let mut line = |kind: &str, name: &str, value: u64| {
-        let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
-    };
-    line("gauge", "etcd_server_has_leader", figures.has_leader.into());
-    line("gauge", "etcd_server_is_leader", figures.is_leader.into());
-    line("gauge", "etcd_server_is_learner", figures.is_learner.into());
-    line(
-        "counter",
-        "etcd_server_leader_changes_seen_total",
-        figures.leader_changes,
-    );
-    line(
-        "gauge",
-        "etcd_server_proposals_committed_total",
-        figures.proposals_committed,
-    );
-    line(
-        "gauge",
-        "etcd_server_proposals_applied_total",
-        figures.proposals_applied,
-    );
-    line(
-        "gauge",
-        "etcd_server_proposals_pending",
-        figures.proposals_pending,
-    );
-    line(
-        "counter",
-        "etcd_server_proposals_failed_total",
-        figures.proposals_failed,
-    );
-    line(
-        "gauge",
-        "etcd_mvcc_db_total_size_in_bytes",
-        figures.db_bytes,
-    );
-    line(
-        "gauge",
-        "etcd_mvcc_db_total_size_in_use_in_bytes",
-        figures.db_used_bytes,
-    );
-    line(
-        "gauge",
-        "etcd_server_quota_backend_bytes",
-        figures.quota_bytes,
-    );
-    line("gauge", "etcd_debugging_mvcc_keys_total", figures.keys);
-    line(
-        "gauge",
-        "etcd_debugging_mvcc_watcher_total",
-        figures.watchers,
-    );
-    line(
-        "gauge",
-        "etcd_debugging_mvcc_watch_stream_total",
-        figures.watch_streams,
-    );
-    line(
-        "gauge",
-        "etcd_debugging_mvcc_current_revision",
-        figures.revision.try_into().unwrap_or(0),
-    );
-    line("counter", "etcd_mvcc_range_total", figures.ranges);
-    line("counter", "etcd_mvcc_put_total", figures.puts);
-    line("counter", "etcd_mvcc_delete_total", figures.deletes);
-    line("counter", "etcd_mvcc_txn_total", figures.txns);
-    let _ = writeln!(
-        text,
-        "# TYPE etcd_server_id gauge\netcd_server_id{{server_id=\"{:x}\"}} 1",
-        figures.member_id
-    );
-    let _ = writeln!(
-        text,
-        "# TYPE etcd_server_version gauge\netcd_server_version{{server_version=\"{SERVER_VERSION}\"}} 1"
-    );
-    text.push_str("# TYPE etcd_debugging_server_alarms gauge\n");
-    for one in &figures.alarms {
-        let (kind, id) = (alarm::name(one), one.member_id);
-        let _ = writeln!(
-            text,
-            "etcd_debugging_server_alarms{{alarm_type=\"{kind}\",server_id=\"{id:x}\"}} 1"
-        );
+/// One of the figures of another member.
+type Figure = fn(&measures::PeerMeasures) -> u64;
+
+/// Text that grows by a metric at a time; a String takes all that is written to it.
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, kind: &str, name: &str) {
+        let _ = writeln!(self.0, "# TYPE {name} {kind}");
     }
-    calls.print(&mut text);
-    text
+
+    fn line(&mut self, kind: &str, name: &str, value: u64) {
+        self.head(kind, name);
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+
+    fn labelled(&mut self, name: &str, labels: &str, value: u64) {
+        let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Prometheus text with etcd's names.
+pub fn print(figures: &Figures, calls: &Calls) -> String {
+    let mut text = Text(String::new());
+    member(&mut text, figures);
+    state(&mut text, figures);
+    disks(&mut text);
+    network(&mut text);
+    for (name, kind, value) in process::lines() {
+        text.head(kind, name);
+        let _ = writeln!(text.0, "{name} {value}");
+    }
+    calls.print(&mut text.0);
+    text.0
+}
 
-    #[test]
-    fn calls_are_counted_by_code() {
-        let calls = Calls::default();
-        calls.count("KV", "Range", Code::Ok);
-        calls.count("KV", "Range", Code::Ok);
-        calls.count("KV", "Range", Code::OutOfRange);
-        let text = print(&Figures::default(), &calls);
-        let label = "grpc_method=\"Range\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"}";
-        assert!(text.contains(&format!("{{grpc_code=\"OK\",{label} 2")));
-        assert!(text.contains(&format!("{{grpc_code=\"OutOfRange\",{label} 1")));
+fn member(text: &mut Text, figures: &Figures) {
+    for (kind, name, value) in [
+        ("gauge", "has_leader", figures.has_leader.into()),
+        ("gauge", "is_leader", figures.is_leader.into()),
+        ("gauge", "is_learner", figures.is_learner.into()),
+        (
+            "counter",
+            "leader_changes_seen_total",
+            figures.leader_changes,
+        ),
+        (
+            "gauge",
+            "proposals_committed_total",
+            figures.proposals_committed,
+        ),
+        (
+            "gauge",
+            "proposals_applied_total",
+            figures.proposals_applied,
+        ),
+        ("gauge", "proposals_pending", figures.proposals_pending),
+        (
+            "counter",
+            "proposals_failed_total",
+            figures.proposals_failed,
+        ),
+        ("gauge", "quota_backend_bytes", figures.quota_bytes),
+    ] {
+        text.line(kind, &format!("etcd_server_{name}"), value);
+    }
+    let cluster = figures.downgrade.cluster().version();
+    for (name, labels) in [
+        (
+            "etcd_server_id",
+            format!("server_id=\"{:x}\"", figures.member_id),
+        ),
+        (
+            "etcd_server_version",
+            format!("server_version=\"{SERVER_VERSION}\""),
+        ),
+        (
+            "etcd_cluster_version",
+            format!("cluster_version=\"{cluster}\""),
+        ),
+    ] {
+        text.head("gauge", name);
+        text.labelled(name, &labels, 1);
+    }
+    let name = "etcd_debugging_server_alarms";
+    text.head("gauge", name);
+    for one in &figures.alarms {
+        let (kind, id) = (alarm::name(one), one.member_id);
+        let labels = format!("alarm_type=\"{kind}\",server_id=\"{id:x}\"");
+        text.labelled(name, &labels, 1);
+    }
+}
+
+fn state(text: &mut Text, figures: &Figures) {
+    let revision = |revision: i64| u64::try_from(revision).unwrap_or(0);
+    for (kind, name, value) in [
+        ("gauge", "mvcc_db_total_size_in_bytes", figures.db_bytes),
+        (
+            "gauge",
+            "mvcc_db_total_size_in_use_in_bytes",
+            figures.db_used_bytes,
+        ),
+        ("counter", "mvcc_range_total", figures.ranges),
+        ("counter", "mvcc_put_total", figures.puts),
+        ("counter", "mvcc_delete_total", figures.deletes),
+        ("counter", "mvcc_txn_total", figures.txns),
+        ("gauge", "debugging_mvcc_keys_total", figures.keys),
+        ("gauge", "debugging_mvcc_watcher_total", figures.watchers),
+        (
+            "gauge",
+            "debugging_mvcc_watch_stream_total",
+            figures.watch_streams,
+        ),
+        (
+            "gauge",
+            "debugging_mvcc_current_revision",
+            revision(figures.revision),
+        ),
+        (
+            "gauge",
+            "debugging_mvcc_compact_revision",
+            revision(figures.compacted),
+        ),
+    ] {
+        text.line(kind, &format!("etcd_{name}"), value);
+    }
+}
+
+fn disks(text: &mut Text) {
+    for (name, histogram) in [
+        ("etcd_disk_wal_fsync_duration_seconds", &WAL_FSYNC),
+        ("etcd_disk_backend_commit_duration_seconds", &BACKEND_COMMIT),
+    ] {
+        text.head("histogram", name);
+        histogram.print(&mut text.0, name, "");
+    }
+}
+
+fn network(text: &mut Text) {
+    for (way, bytes) in [("received", &CLIENT_RECEIVED), ("sent", &CLIENT_SENT)] {
+        let name = format!("etcd_network_client_grpc_{way}_bytes_total");
+        text.line("counter", &name, bytes.load(Ordering::Relaxed));
+    }
+    let peers = measures::peers();
+    let counters: [(&str, &str, Figure); 3] = [
+        ("sent_bytes", "To", |p| p.sent_bytes.load(Ordering::Relaxed)),
+        ("received_bytes", "From", |p| {
+            p.received_bytes.load(Ordering::Relaxed)
+        }),
+        ("sent_failures", "To", |p| {
+            p.sent_failures.load(Ordering::Relaxed)
+        }),
+    ];
+    for (name, label, get) in counters {
+        let name = format!("etcd_network_peer_{name}_total");
+        text.head("counter", &name);
+        for (id, peer) in &peers {
+            text.labelled(&name, &format!("{label}=\"{id:x}\""), get(peer));
+        }
+    }
+    let name = "etcd_network_peer_round_trip_time_seconds";
+    text.head("histogram", name);
+    for (id, peer) in &peers {
+        peer.round_trip
+            .print(&mut text.0, name, &format!("To=\"{id:x}\","));
     }
 }

@@ -190,7 +190,7 @@ mod tests {
     async fn what_waits_is_bounded() {
         let (found, error) = objects(&["{} {", "\"a\":\"", "xxxxxxxxxx", "xxx"], 16).await;
         assert_eq!(found, ["{}"]);
-        let text = "grpc: received message larger than max (17 vs. 16)";
+        let text = "grpc: received message larger than max (19 vs. 16)";
         assert_eq!(error.unwrap(), text);
         let status = whole(body(&["12345", "67890"]), 9).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);

@@ -1,6 +1,8 @@
 //! The dialing side: one stream to each other member, and what waits for it.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -9,11 +11,14 @@ use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tonic::Status;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 use super::{snapshot, Dialer, PeerEvent, PEER_VERSION, REMOVED};
 use crate::budget::{Budget, Share};
-use crate::pb::peer::{Frame, Hello};
+use crate::measures::of_peer;
+use crate::pb::peer::peer_client::PeerClient;
+use crate::pb::peer::{Frame, Hello, MembersRequest};
 use crate::report;
 use crate::snapshot::Export;
 
@@ -25,6 +30,8 @@ const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 const MAX_MESSAGES_PER_FRAME: usize = 128;
 /// A frame of so many bytes takes no further message: one must fit into what is left of `MAX_FRAME_BYTES`.
 const FULL_FRAME_BYTES: usize = 4 * 1024 * 1024;
+/// How often the way to another member is measured, as in etcd.
+const MEASURE_EVERY: Duration = Duration::from_secs(4);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
@@ -151,7 +158,12 @@ impl Peers {
         link.settle();
         let link = link.carrier();
         let share = link.room.take(message.len());
-        share.is_some_and(|share| link.queue.try_send((message, share)).is_ok())
+        let sent = share.is_some_and(|share| link.queue.try_send((message, share)).is_ok());
+        if !sent {
+            let failures = &of_peer(to).sent_failures;
+            failures.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
     }
 
     /// Sends a snapshot on a stream of its own; a `SnapshotSent` event tells how it went.
@@ -176,6 +188,7 @@ fn frames(hello: Hello, waiting: Waiting) -> impl Stream<Item = Frame> + Send {
         hello: Some(hello),
         messages: Vec::new(),
     };
+    let measures = of_peer(hello.to);
     let rest = stream::poll_fn(move |context| {
         let mut messages = Vec::new();
         let Ok(mut queue) = waiting.lock() else {
@@ -193,6 +206,8 @@ fn frames(hello: Hello, waiting: Waiting) -> impl Stream<Item = Frame> + Send {
                 _ => break,
             }
         }
+        let sent = &measures.sent_bytes;
+        sent.fetch_add(bytes as u64, Ordering::Relaxed);
         Poll::Ready(Some(Frame {
             hello: None,
             messages,
@@ -248,17 +263,39 @@ async fn run_link(
     waiting: &Waiting,
     up: &Up,
 ) -> Result<(), Status> {
-    let mut acks = dialer
-        .client(url)?
+    let mut client = dialer.client(url)?;
+    let probe = client.clone();
+    let mut acks = client
         .messages(frames(hello, waiting.clone()))
         .await?
         .into_inner();
-    while acks.message().await?.is_some() {
-        if let Ok(mut since) = up.lock() {
-            since.get_or_insert_with(Instant::now);
+    let read = async {
+        while acks.message().await?.is_some() {
+            if let Ok(mut since) = up.lock() {
+                since.get_or_insert_with(Instant::now);
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = read => ended,
+        never = measure(probe, hello) => match never {},
+    }
+}
+
+/// Takes the time of a small question to the other member, again and again.
+async fn measure(mut client: PeerClient<Channel>, hello: Hello) -> Infallible {
+    let measures = of_peer(hello.to);
+    loop {
+        tokio::time::sleep(MEASURE_EVERY).await;
+        let asked = Instant::now();
+        let cluster_id = hello.cluster_id;
+        let mut request = Request::new(MembersRequest { cluster_id });
+        request.set_timeout(MEASURE_EVERY);
+        if client.members(request).await.is_ok() {
+            measures.round_trip.observe(asked.elapsed());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

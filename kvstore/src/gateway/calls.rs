@@ -1,0 +1,248 @@
+//! Calls of the API's methods, counted as gRPC's interceptors do it in etcd.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tonic::Code;
+
+use super::metrics::code_name;
+
+/// Codes that gRPC has.
+const CODES: usize = 17;
+/// Package, service and methods; a call is found by going through them, which costs less than hashing its name would.
+const SERVICES: [(&str, &str, &[&str]); 8] = [
+    (
+        "etcdserverpb",
+        "KV",
+        &[
+            "Range",
+            "Put",
+            "Txn",
+            "DeleteRange",
+            "Compact",
+            "RangeStream",
+        ],
+    ),
+    ("etcdserverpb", "Watch", &["Watch"]),
+    (
+        "etcdserverpb",
+        "Lease",
+        &[
+            "LeaseKeepAlive",
+            "LeaseGrant",
+            "LeaseRevoke",
+            "LeaseTimeToLive",
+            "LeaseLeases",
+        ],
+    ),
+    (
+        "etcdserverpb",
+        "Cluster",
+        &[
+            "MemberAdd",
+            "MemberRemove",
+            "MemberUpdate",
+            "MemberList",
+            "MemberPromote",
+        ],
+    ),
+    (
+        "etcdserverpb",
+        "Maintenance",
+        &[
+            "Alarm",
+            "Status",
+            "Defragment",
+            "Hash",
+            "HashKV",
+            "Snapshot",
+            "MoveLeader",
+            "Downgrade",
+        ],
+    ),
+    (
+        "etcdserverpb",
+        "Auth",
+        &[
+            "AuthEnable",
+            "AuthDisable",
+            "AuthStatus",
+            "Authenticate",
+            "UserAdd",
+            "UserGet",
+            "UserList",
+            "UserDelete",
+            "UserChangePassword",
+            "UserGrantRole",
+            "UserRevokeRole",
+            "RoleAdd",
+            "RoleGet",
+            "RoleList",
+            "RoleDelete",
+            "RoleGrantPermission",
+            "RoleRevokePermission",
+        ],
+    ),
+    ("v3lockpb", "Lock", &["Lock", "Unlock"]),
+    (
+        "v3electionpb",
+        "Election",
+        &["Campaign", "Proclaim", "Leader", "Observe", "Resign"],
+    ),
+];
+
+#[derive(Debug, Default)]
+struct Figures {
+    started: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    handled: [AtomicU64; CODES],
+}
+
+/// What was called, and what became of it.
+#[derive(Debug)]
+pub struct Calls(Vec<Vec<Figures>>);
+
+impl Default for Calls {
+    fn default() -> Self {
+        let of = |methods: &[&str]| methods.iter().map(|_| Figures::default()).collect();
+        Self(SERVICES.iter().map(|(.., methods)| of(methods)).collect())
+    }
+}
+
+fn kind(method: &str) -> &'static str {
+    match method {
+        "Watch" | "LeaseKeepAlive" => "bidi_stream",
+        "Snapshot" | "Observe" | "RangeStream" => "server_stream",
+        _ => "unary",
+    }
+}
+
+fn add(figure: &AtomicU64) {
+    figure.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Calls {
+    fn of(&self, service: &str, method: &str) -> Option<&Figures> {
+        let at = SERVICES.iter().position(|(_, name, _)| *name == service)?;
+        let method = SERVICES[at].2.iter().position(|name| *name == method)?;
+        self.0.get(at)?.get(method)
+    }
+
+    /// Counts a call that begins, by its path.
+    pub fn start(&self, path: &str) {
+        let named = path.get(1..).and_then(|path| path.split_once('/'));
+        let Some((service, method)) = named else {
+            return;
+        };
+        let service = service.rsplit('.').next().unwrap_or(service);
+        if let Some(figures) = self.of(service, method) {
+            add(&figures.started);
+            if kind(method) != "bidi_stream" {
+                add(&figures.received);
+            }
+        }
+    }
+
+    /// Counts a message that came on a stream.
+    pub fn receive(&self, service: &str, method: &str) {
+        self.of(service, method)
+            .iter()
+            .for_each(|f| add(&f.received));
+    }
+
+    /// Counts a message that went out on a stream.
+    pub fn send(&self, service: &str, method: &str) {
+        self.of(service, method).iter().for_each(|f| add(&f.sent));
+    }
+
+    /// Counts a call that ended.
+    pub fn count(&self, service: &'static str, method: &'static str, code: Code) {
+        if let Some(figures) = self.of(service, method) {
+            if let Some(handled) = figures.handled.get(code as usize) {
+                add(handled);
+            }
+            if code == Code::Ok && kind(method) == "unary" {
+                add(&figures.sent);
+            }
+        }
+    }
+
+    /// Adds the lines of all methods; of codes, those that there were, and OK.
+    pub fn print(&self, text: &mut String) {
+        let mut lines: [String; 4] = Default::default();
+        for ((package, service, methods), figures) in SERVICES.iter().zip(&self.0) {
+            for (method, figures) in methods.iter().zip(figures) {
+                let kind = kind(method);
+                let labels = format!(
+                    "grpc_method=\"{method}\",grpc_service=\"{package}.{service}\",grpc_type=\"{kind}\""
+                );
+                let get = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+                for (code, count) in figures.handled.iter().enumerate() {
+                    let count = get(count);
+                    if count > 0 || code == 0 {
+                        let code = code_name(Code::from(i32::try_from(code).unwrap_or(0)));
+                        // A String takes all that is written to it.
+                        let _ = writeln!(
+                            lines[0],
+                            "grpc_server_handled_total{{grpc_code=\"{code}\",{labels}}} {count}"
+                        );
+                    }
+                }
+                for (line, name, count) in [
+                    (1, "started", &figures.started),
+                    (2, "msg_received", &figures.received),
+                    (3, "msg_sent", &figures.sent),
+                ] {
+                    let _ = writeln!(
+                        lines[line],
+                        "grpc_server_{name}_total{{{labels}}} {}",
+                        get(count)
+                    );
+                }
+            }
+        }
+        let names = ["handled", "started", "msg_received", "msg_sent"];
+        for (name, lines) in names.iter().zip(lines) {
+            let _ = write!(text, "# TYPE grpc_server_{name}_total counter\n{lines}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_code() {
+        let calls = Calls::default();
+        for code in [Code::Ok, Code::Ok, Code::OutOfRange] {
+            calls.start("/etcdserverpb.KV/Range");
+            calls.count("KV", "Range", code);
+        }
+        calls.start("/etcdserverpb.Watch/Watch");
+        calls.start("/etcdserverpb.KV/Nothing");
+        calls.start("nothing");
+        calls.receive("Watch", "Watch");
+        calls.send("Watch", "Watch");
+        calls.send("Watch", "Watch");
+        let mut text = String::new();
+        calls.print(&mut text);
+        let range = "grpc_method=\"Range\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"}";
+        let watch =
+            "grpc_method=\"Watch\",grpc_service=\"etcdserverpb.Watch\",grpc_type=\"bidi_stream\"}";
+        for line in [
+            format!("handled_total{{grpc_code=\"OK\",{range} 2"),
+            format!("handled_total{{grpc_code=\"OutOfRange\",{range} 1"),
+            format!("started_total{{{range} 3"),
+            format!("msg_received_total{{{range} 3"),
+            format!("msg_sent_total{{{range} 2"),
+            format!("started_total{{{watch} 1"),
+            format!("handled_total{{grpc_code=\"OK\",{watch} 0"),
+            format!("msg_received_total{{{watch} 1"),
+            format!("msg_sent_total{{{watch} 2"),
+        ] {
+            assert!(text.contains(&format!("\ngrpc_server_{line}\n")), "{line}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+"""Metrics: what etcd's own Grafana dashboard and alerts ask for is there, of the same kind and with the same labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conformance.etcd.side import Side
+from tests.conformance.etcd.test_scenarios import Pair, pair_of, pytestmark
+from tests.conformance.members import until
+
+__all__ = ["pytestmark"]
+
+HISTOGRAMS = (
+    "etcd_disk_backend_commit_duration_seconds",
+    "etcd_disk_wal_fsync_duration_seconds",
+    "etcd_network_peer_round_trip_time_seconds",
+)
+NEEDED = (
+    *HISTOGRAMS,
+    "etcd_mvcc_db_total_size_in_bytes",
+    "etcd_mvcc_db_total_size_in_use_in_bytes",
+    "etcd_network_client_grpc_received_bytes_total",
+    "etcd_network_client_grpc_sent_bytes_total",
+    "etcd_network_peer_received_bytes_total",
+    "etcd_network_peer_sent_bytes_total",
+    "etcd_server_has_leader",
+    "etcd_server_leader_changes_seen_total",
+    "etcd_server_proposals_applied_total",
+    "etcd_server_proposals_committed_total",
+    "etcd_server_proposals_failed_total",
+    "etcd_server_proposals_pending",
+    "etcd_server_quota_backend_bytes",
+    "grpc_server_handled_total",
+    "grpc_server_started_total",
+    "process_resident_memory_bytes",
+)
+"""Those of the dashboard and the alerts in etcd's `contrib/mixin`. Etcd has `grpc_server_handling_seconds`, which one
+alert names, with `--metrics extensive` alone, and `etcd_network_peer_sent_failures_total` from the first failure on."""
+BESIDE = (
+    "etcd_cluster_version",
+    "etcd_debugging_mvcc_compact_revision",
+    "etcd_debugging_mvcc_current_revision",
+    "etcd_debugging_mvcc_keys_total",
+    "etcd_debugging_mvcc_watch_stream_total",
+    "etcd_debugging_mvcc_watcher_total",
+    "etcd_mvcc_delete_total",
+    "etcd_mvcc_put_total",
+    "etcd_mvcc_range_total",
+    "etcd_mvcc_txn_total",
+    "etcd_server_id",
+    "etcd_server_is_leader",
+    "etcd_server_is_learner",
+    "etcd_server_version",
+    "grpc_server_msg_received_total",
+    "grpc_server_msg_sent_total",
+    "os_fd_limit",
+    "os_fd_used",
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_open_fds",
+    "process_start_time_seconds",
+    "process_virtual_memory_bytes",
+)
+"""What else many look at."""
+LINE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    yield from pair_of(3, tmp_path_factory.mktemp("metrics"))
+
+
+def metrics(side: Side) -> tuple[dict[str, str], dict[str, list[tuple[str, float]]]]:
+    """Kinds by name, and labels and values by the name of the line."""
+    kinds: dict[str, str] = {}
+    values: dict[str, list[tuple[str, float]]] = {}
+    for line in side.members.members[0].fetch("/metrics").splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split()
+            kinds[name] = kind
+        elif found := LINE.fullmatch(line):
+            values.setdefault(found[1], []).append((found[2] or "", float(found[3])))
+    return kinds, values
+
+
+def described(side: Side, name: str) -> tuple[str, frozenset[str], list[str]]:
+    """A metric's kind, the names of its labels, and a histogram's limits."""
+    kinds, values = metrics(side)
+    assert name in kinds, f"{side.peer.name} has no {name}"
+    lines = values.get(f"{name}_bucket" if kinds[name] == "histogram" else name, [])
+    assert lines, f"{side.peer.name} has no line of {name}"
+    labels = frozenset(re.findall(r'(\w+)="', lines[0][0]))
+    limits = sorted({limit for text, _ in lines for limit in re.findall(r'le="([^"]+)"', text)})
+    return kinds[name], labels, limits
+
+
+def first(side: Side, name: str, label: str = "") -> float:
+    return sum(value for text, value in metrics(side)[1].get(name, []) if label in text)
+
+
+def test_what_the_dashboard_needs_is_there(three: Pair) -> None:
+    etcd, ours = three
+    for side in three:
+        until("a measured way", lambda s=side: first(s, "etcd_network_peer_round_trip_time_seconds_count") > 0)
+    differ = [
+        (name, theirs, mine)
+        for name in (*NEEDED, *BESIDE)
+        if (theirs := described(etcd, name)) != (mine := described(ours, name))
+    ]
+    assert not differ
+
+
+def test_what_happens_is_counted(three: Pair) -> None:
+    ours = three[1]
+    names = (
+        "etcd_disk_wal_fsync_duration_seconds_count",
+        "etcd_network_client_grpc_received_bytes_total",
+        "etcd_network_client_grpc_sent_bytes_total",
+    )
+    before = {name: first(ours, name) for name in names}
+    label = 'grpc_method="Put"'
+    puts = [first(ours, f"grpc_server_{name}_total", label) for name in ("started", "handled", "msg_sent")]
+    ours.call("KV/Put", {"key": "k", "value": "v" * 10_000}, at=ours.members.members[0].name)
+    assert [first(ours, f"grpc_server_{name}_total", label) for name in ("started", "handled", "msg_sent")] == [
+        count + 1 for count in puts
+    ]
+    after = {name: first(ours, name) for name in names}
+    assert after[names[0]] > before[names[0]]
+    assert after[names[1]] - before[names[1]] > 10_000
+    assert after[names[2]] > before[names[2]]
+    opened = first(ours, "grpc_server_started_total", 'grpc_method="Watch"')
+    ours.foreign.do("open", at=ours.address("m0"), stream="w", method="Watch/Watch", metadata={})
+    ours.foreign.do("send", stream="w", request={"create_request": {"key": "k"}})
+    ours.foreign.do("take", stream="w", responses=1, events=0, end=False)
+    label = 'grpc_method="Watch"'
+    assert first(ours, "grpc_server_started_total", label) == opened + 1
+    assert first(ours, "grpc_server_msg_received_total", label) >= 1
+    assert first(ours, "grpc_server_msg_sent_total", label) >= 1
+    ours.foreign.do("reset")
