@@ -114,3 +114,20 @@ def dialed(path: Path) -> socket.socket:
     dialed.settimeout(TIMEOUT_S)
     dialed.connect(str(path))
     return dialed
+
+
+def test_who_goes_away_while_he_waits_for_a_lock_leaves_no_key(member: Member) -> None:
+    name = b64encode(b"l").decode()
+    prefix = json.dumps({"key": b64encode(b"l/").decode(), "range_end": b64encode(b"l0").decode(), "count_only": True})
+
+    def count() -> int:
+        return int(post(connect(member), "/v3/kv/range", prefix)[1].get("count", 0))
+
+    for lease in ("77", "78"):
+        assert post(connect(member), "/v3/lease/grant", json.dumps({"ID": lease, "TTL": "600"}))[0] == 200
+    assert post(connect(member), "/v3/lock/lock", json.dumps({"name": name, "lease": "77"}))[0] == 200
+    waiting = connect(member)
+    waiting.request("POST", "/v3/lock/lock", json.dumps({"name": name, "lease": "78"}))
+    until("the second key", lambda: count() == 2)
+    waiting.close()
+    until("its end", lambda: count() == 1)
