@@ -17,6 +17,7 @@ use heed::types::Bytes as Raw;
 use heed::{Database, Env, EnvOpenOptions};
 use tokio::sync::Notify;
 
+use crate::disk::{make_directory, sync_directory};
 use queue::Queue;
 use view::Gate;
 pub use view::{Held, View};
@@ -90,10 +91,11 @@ impl Backend {
             path: path.clone(),
             source,
         };
-        std::fs::create_dir_all(dir).map_err(|source| BackendError::Io {
+        let io = |source| BackendError::Io {
             path: path.clone(),
             source,
-        })?;
+        };
+        make_directory(dir).map_err(io)?;
         reserve_lock(dir)?;
         // SAFETY: the member's data directory is locked by its process, so no other process changes the map.
         let env = unsafe {
@@ -120,6 +122,8 @@ impl Backend {
         let progress = Arc::new(Progress::default());
         progress.uses(used(&tables, &txn).map_err(lmdb)?);
         txn.commit().map_err(lmdb)?;
+        // LMDB syncs its file, and not that there is one.
+        sync_directory(dir).map_err(io)?;
         let queue = Arc::new(Queue::default());
         let writer = {
             let writer = Writer {

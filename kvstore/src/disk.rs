@@ -20,6 +20,36 @@ const AHEAD_BYTES: u64 = 512 * 1024;
 /// Pause before an append is tried again that found no room on the disk.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
+/// Makes a directory, and those above it that are missing, so that all are there after a loss of power.
+///
+/// # Errors
+/// When one can't be made or synced.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    let above = match path.parent() {
+        None => return Ok(()),
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+    };
+    if !path.is_dir() {
+        make_directory(above)?;
+        std::fs::create_dir_all(path)?;
+    }
+    // Also of one that is there: who made it may have been killed before this.
+    match sync_directory(above) {
+        // Whoever may not read what is above it has not made it either.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
+/// Makes a directory's entries durable: a file's own sync need not.
+///
+/// # Errors
+/// The system's own.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
 /// A directory of log files.
 pub struct FileDisk {
     directory: PathBuf,
@@ -50,10 +80,7 @@ impl Open {
 impl FileDisk {
     /// Makes the directory if need be.
     pub fn new(directory: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        if let Some(parent) = directory.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
+        make_directory(directory)?;
         Ok(Self {
             directory: directory.to_owned(),
             open: None,
@@ -75,7 +102,7 @@ impl FileDisk {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+        sync_directory(&self.directory)
     }
 }
 

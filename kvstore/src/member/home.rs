@@ -14,7 +14,7 @@ use super::{io, StartError};
 use crate::apply::Store;
 use crate::config::Config;
 use crate::consensus::{Append, Consensus, Options};
-use crate::disk::{Appender, FileDisk};
+use crate::disk::{make_directory, sync_directory, Appender, FileDisk};
 use crate::handle::random_u64;
 use crate::membership::Membership;
 use crate::peer::Dialer;
@@ -47,7 +47,7 @@ impl Owner {
 }
 
 pub(super) fn lock(dir: &Path) -> Result<File, StartError> {
-    std::fs::create_dir_all(dir).map_err(io(dir))?;
+    make_directory(dir).map_err(io(dir))?;
     let path = dir.join("lock");
     let file = File::create(&path).map_err(io(&path))?;
     // SAFETY: the descriptor is open for as long as `file` lives, which is longer than this call.
@@ -77,7 +77,7 @@ pub(super) fn write_owner(dir: &Path, owner: &Owner) -> Result<(), StartError> {
         .and_then(|f| f.sync_all())
         .map_err(io(&draft))?;
     std::fs::rename(&draft, &path).map_err(io(&path))?;
-    File::open(dir).and_then(|d| d.sync_all()).map_err(io(dir))
+    sync_directory(dir).map_err(io(dir))
 }
 
 /// Begins a founder's state, be it empty or from a snapshot.
