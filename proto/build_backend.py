@@ -44,7 +44,7 @@ def programs() -> None:
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     profile = os.environ.get("FLEETD_CARGO_PROFILE", "release")
     subprocess.run(
-        ["cargo", "build", "-q", "--profile", profile, "--locked", "--workspace", "--bins"],
+        ["cargo", "build", "-q", "--profile", profile, "--locked", "--workspace", "--exclude", "fleet-disk", "--bins"],
         cwd=ROOT,
         check=True,
     )

@@ -71,6 +71,12 @@ class Member:
     process: subprocess.Popen[bytes] | None = None
     command: tuple[str, ...] = OURS
     address: str = "127.0.0.1"
+    data: Path = Path()
+    """Its data directory; below `directory` by its name unless one is given."""
+
+    def __post_init__(self) -> None:
+        if self.data == Path():
+            self.data = self.directory / self.name
 
     @property
     def client_url(self) -> str:
@@ -87,7 +93,7 @@ class Member:
     def start(self, initial: str, state: str = "new", *extra: str) -> None:
         """Start the process; does not wait for it to serve."""
         command = [
-            *(*self.command, "--name", self.name, "--data-dir", str(self.directory / self.name)),
+            *(*self.command, "--name", self.name, "--data-dir", str(self.data)),
             *("--listen-client-urls", self.client_url, "--advertise-client-urls", self.client_url),
             *("--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url),
             *("--initial-cluster", initial, "--initial-cluster-state", state, *self.extra, *extra),

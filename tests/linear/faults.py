@@ -11,13 +11,17 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
+from tests.disk.mounted import LOSSES
 from tests.linear.history import Death
 from tests.linear.load import Load
 from tests.linear.world import NAMES, World, ended
 
 SHORT_S = (0.2, 2.5)
 """How long a fault lasts. Elections take about 0.6 to 1.5 s."""
-CALM_S = (0.2, 1.5)
+LONG_S = (1.3, 2.8)
+"""How long a member is away that may still think that it leads: others lead by then, and clients asked it meanwhile."""
+CALM_S = (0.2, 0.8)
+LEADER_SHARE = 0.7
 HARM_WAIT_S = 10.0
 MAX_TORN = 3000
 """Bytes of a log's end that are damaged, at most: a frame or a few."""
@@ -39,16 +43,16 @@ class Faults:
     async def run(self, seconds: float) -> None:
         """Faults for so long, each kind at least once if there is time; at the end all is whole again."""
         alone: tuple[Fault, ...] = (self.torn_log, self.kill_all)
-        any_time: tuple[Fault, ...] = (self.kill, self.freeze, self.isolate, self.one_way, self.cut_pair)
+        any_time: tuple[Fault, ...] = (self.kill, self.power, self.freeze, self.isolate, self.one_way, self.cut_pair)
         waiting: list[Fault] = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             await asyncio.sleep(self._rand.uniform(*CALM_S))
             if not waiting:
-                waiting = [*alone, *any_time, *any_time]
+                waiting = [*alone, *any_time, self.freeze, self.isolate]
                 self._rand.shuffle(waiting)
             chosen = [waiting.pop()]
-            if chosen[0] not in alone and waiting and waiting[-1] not in alone and self._rand.random() < 0.4:
+            if chosen[0] not in alone and waiting and waiting[-1] not in alone and self._rand.random() < 0.3:
                 chosen.append(waiting.pop())
             await asyncio.gather(*(self._do(fault) for fault in chosen))
 
@@ -57,47 +61,59 @@ class Faults:
         what = await fault()
         self.told.append(f"{began:.1f} to {time.monotonic() - self._begun:.1f} s: {what}")
 
-    async def _last(self) -> None:
-        await asyncio.sleep(self._rand.uniform(*SHORT_S))
+    async def _last(self, span: tuple[float, float] = SHORT_S) -> None:
+        await asyncio.sleep(self._rand.uniform(*span))
 
     def _victim(self) -> str:
-        """A member that runs; every second time the leader."""
+        """A member that runs, mostly the leader."""
         running = [name for name in NAMES if name not in self._down]
-        leader = self._world.leader() if self._rand.random() < 0.5 else None
+        leader = self._world.leader() if self._rand.random() < LEADER_SHARE else None
         return leader if leader in running and leader is not None else self._rand.choice(running)
 
-    def _kill(self, names: list[str]) -> None:
+    def _kill(self, names: list[str], power: bool = False) -> str:
+        """Kill members; says how, for with `power` their disks lose what was not synced, if they can."""
         self._down.update(names)
         self._world.kill(names)
         self.deaths += [Death(name, time.monotonic_ns()) for name in names]
+        if not power or not self._world.disks:
+            return "killed"
+        told = []
+        for name in names:
+            loss = self._rand.choice(LOSSES)
+            told.append(f"{loss}, {self._world.disks[name].lose(loss, self._rand.randrange(1 << 32))}")
+        return f"without power ({'; '.join(told)})"
 
     def _start(self, names: list[str]) -> None:
         self._world.start(names)
         self._down.difference_update(names)
 
-    async def kill(self) -> str:
+    async def kill(self, power: bool = False) -> str:
         """A member is killed, and started again."""
         name = self._victim()
-        self._kill([name])
+        how = self._kill([name], power)
         await self._last()
         self._start([name])
-        return f"{name} killed"
+        return f"{name} {how}"
+
+    async def power(self) -> str:
+        """A member loses its power."""
+        return await self.kill(power=True)
 
     async def kill_all(self) -> str:
-        """All are killed at once, and started one after the other."""
+        """All are killed at once, with their power or without, and started one after the other."""
         names = self._rand.sample(NAMES, len(NAMES))
-        self._kill(names)
+        how = self._kill(names, power=self._rand.random() < 0.5)
         for name in names:
             await asyncio.sleep(self._rand.uniform(0, 0.5))
             self._start([name])
-        return "all killed"
+        return f"all {how}"
 
     async def freeze(self) -> str:
         """A member stands still, and goes on as if no time had passed."""
         name = self._victim()
         self._world.freeze(name, True)
         try:
-            await self._last()
+            await self._last(LONG_S)
         finally:
             if name not in self._down:
                 self._world.freeze(name, False)

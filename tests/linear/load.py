@@ -16,7 +16,7 @@ from tests.linear.history import Change, Kind, Operation, Outcome, Version
 PREFIX = b"k/"
 KEYS = 5
 CLIENTS_PER_MEMBER = 4
-TIMEOUT_S = 1.5
+TIMEOUT_S = 0.8
 """Of one operation: after it its outcome is unknown."""
 PAUSE_S = 0.015
 """At most so long, a client pauses between two operations."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from cli.lab import switch
 from kvstore.client import Client
 from tests.conformance.members import OURS, ROOT
+from tests.disk.mounted import missing
 from tests.linear import history
 from tests.linear.faults import Faults
 from tests.linear.history import Change, History
@@ -101,8 +102,11 @@ def figures(seen: History, seconds: float) -> str:
 
 def once(directory: Path, lab: str, seed: int, seconds: float, command: Sequence[str]) -> int:
     """A run; returns the exit code."""
-    print(f"seed {seed}", flush=True)
+    print(f"seed {seed}", f"no loss of power: {missing()}" if missing() else "", flush=True)
     directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        print(f"{directory} has something in it: members would find the data of an earlier run")
+        return 2
     world = World(directory, lab, command)
     try:
         world.wire()

@@ -6,6 +6,7 @@ between the members. All processes end with the one that made them.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from cli.lab import switch
 from tests.conformance.members import OURS, Member, until
+from tests.disk.mounted import Disk, missing
 
 NAMES = ("m1", "m2", "m3")
 CLIENT_PORT, PEER_PORT = 2379, 2380
@@ -27,10 +29,13 @@ class World:
     def __init__(self, directory: Path, lab: str, command: Sequence[str] = OURS) -> None:
         self.directory, self.lab, self._command = directory, lab, tuple(command)
         self.members: dict[str, Member] = {}
+        self.disks: dict[str, Disk] = {}
+        """By member; none where they can't be mounted."""
+        self._mounted = contextlib.ExitStack()
         self._holders: list[subprocess.Popen[bytes]] = []
 
     def wire(self) -> None:
-        """Make the members' namespaces, joined to the switch."""
+        """Make the members' namespaces, joined to the switch, and their disks."""
         for number, name in enumerate(NAMES, 1):
             holder = subprocess.Popen([*LEASH, "unshare", "--net", "sleep", "infinity"])
             self._holders.append(holder)
@@ -42,9 +47,11 @@ class World:
             lines = f"link set lo up\naddr add {address}/{switch.PREFIX} dev eth0\nlink set eth0 up\n"
             switch.run(*enter, "ip", "-batch", "-", text=lines)
             command = (*LEASH, *enter, *self._command)
-            self.members[name] = Member(
-                name, self.directory, CLIENT_PORT, PEER_PORT, FLAGS, command=command, address=address
-            )
+            one = Member(name, self.directory, CLIENT_PORT, PEER_PORT, FLAGS, command=command, address=address)
+            if not missing():
+                self.disks[name] = self._mounted.enter_context(Disk(self.directory / f"disk-{name}"))
+                one.data = self.disks[name].path / "data"
+            self.members[name] = one
 
     @property
     def urls(self) -> dict[str, str]:
@@ -93,7 +100,7 @@ class World:
 
     def tail(self, name: str) -> tuple[Path, int]:
         """The last segment of a member's log, and where what was written in it ends."""
-        path = max((self.directory / name).glob("**/*.wal"))
+        path = max(self.members[name].data.glob("wal/*.wal"))
         return path, len(path.read_bytes().rstrip(b"\0"))
 
     def close(self) -> None:
@@ -105,6 +112,7 @@ class World:
         for holder in self._holders:
             holder.kill()
             holder.wait()
+        self._mounted.close()
 
 
 def ended(member: Member) -> bool:

@@ -72,6 +72,10 @@ WRONG: dict[str, tuple[Callable[[], History], str]] = {
         lambda: replace(RIGHT, logs={**RIGHT.logs, "m2": RIGHT.logs["m1"][:-1]}),
         "m2 has 3 changes, another member 4",
     ),
+    "a revision that is nothing": (
+        lambda: replace(RIGHT, logs={"m1": RIGHT.logs["m1"][:1] + RIGHT.logs["m1"][2:]}),
+        "comes after revision 2",
+    ),
     "a value written twice": (
         lambda: replace(RIGHT, logs={"m1": (*RIGHT.logs["m1"], replace(RIGHT.logs["m1"][0], revision=9))}),
         "and again at 9",
