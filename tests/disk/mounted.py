@@ -44,7 +44,7 @@ class Disk:
         for one in (self._backing, self.path):
             one.mkdir(parents=True, exist_ok=True)
         # A socket's path is short, wherever the tests' directory is.
-        words = [program(), self._backing, self.path, "socket"]
+        words = [str(program()), str(self._backing), str(self.path), "socket"]
         self._process = subprocess.Popen(
             words, cwd=self._socket.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
