@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -17,15 +19,21 @@ Loss = Literal["all", "torn", "scattered"]
 LOSSES: tuple[Loss, ...] = ("all", "torn", "scattered")
 
 
+@functools.cache
 def missing() -> str:
-    """Why no such disk can be mounted here, or nothing."""
+    """Why no such disk can be mounted here, or nothing: it is tried once."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "there is no /dev/fuse that this user may open"
     if os.geteuid() != 0:
         return "mounting needs root"
     if not program().exists():
         return "fleet-disk was not built: run make native"
-    return ""
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            with Disk(Path(directory)):
+                return ""
+        except OSError as error:
+            return str(error)
 
 
 def program() -> Path:
@@ -50,10 +58,10 @@ class Disk:
         )
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], START_S)
-        told = os.read(self._process.stdout.fileno(), 4096).decode() if ready else "no word"
+        told = self._process.stdout.readline().decode() if ready else "no word"
         if told != "ready\n":
             self.__exit__(None, None, None)
-            raise OSError(f"fleet-disk did not start: {told}")
+            raise OSError(f"fleet-disk did not start: {told.strip()}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
