@@ -171,6 +171,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag("quota-backend-bytes", _number, "0", "Size of the state at which writes are refused (0: 2 GiB)."),
     Flag("auto-compaction-mode", _text, "periodic", "The retention is a time ('periodic') or a number ('revision')."),
     Flag("auto-compaction-retention", _text, "0", "History kept: hours, a duration, or revisions (0: all of it)."),
+    Flag("backup-dir", _text, "", "Directory for snapshots of this member, on a schedule (ours)."),
+    Flag("backup-interval", _duration, "1h", "How often one is made (ours)."),
+    Flag("backup-keep", _number, "24", "How many are kept (ours)."),
     Flag("corrupt-check-time", _pause, "0s", "How often the leader compares what the members hold (0s: never)."),
     Flag("lease-checkpoint-interval", _duration, "5m", "How often it is noted what is left of a lease (ours)."),
     Flag(

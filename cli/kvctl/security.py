@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +79,8 @@ def identity(
     for name, path in files.items():
         if path == "":
             fail(f"empty string is passed to --{name} option", BAD_ARGUMENTS)
+        if path and not os.access(path, os.R_OK):
+            print(f"--{name} names a file that can't be read here.", file=sys.stderr)
     secure = any(one.startswith(("https://", "unixs:")) for one in endpoints)
     if not (secure or server_name or any(files.values()) or not insecure_transport):
         return None

@@ -25,6 +25,7 @@ is none that there is, what was to go on has ended, arguments make no sense."""
 OUTPUTS = ("simple", "json", "table", "fields", "protobuf")
 _WRONG_PASSWORD = "authentication failed, invalid user ID or password"
 _HINTS = (
+    ("(os error 111)", "Nobody listens there: start 'fleetd' or 'kvstore', or name who does with --endpoints."),
     ("user name is empty", "Authentication is on: give --user NAME:PASSWORD."),
     ("permission denied", "See what the user may with 'kvctl user get NAME --detail'."),
     ("database space exceeded", "Make room: 'kvctl compaction REVISION', 'kvctl defrag', then 'kvctl alarm disarm'."),

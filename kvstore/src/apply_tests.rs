@@ -375,6 +375,68 @@ fn a_read_in_slices_is_of_one_revision_and_a_compaction_waits_for_it() {
 }
 
 #[test]
+fn a_streamed_read_is_of_one_revision_and_ends_where_that_is_forgotten() {
+    const KEYS: u64 = 2_500;
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let put = |store: &mut Store, at: u64| {
+        let put = PutRequest {
+            key: format!("k{:06}", at % KEYS).into(),
+            value: at.to_string().into(),
+            ..Default::default()
+        };
+        store.apply(at + 1, 1, vec![proposal(Command::Put(put))]);
+    };
+    (0..KEYS).for_each(|at| put(&mut store, at));
+    for (limit, keys_only) in [
+        (0, false),
+        (7, true),
+        (1_000, false),
+        (1_001, false),
+        (2_500, true),
+    ] {
+        let request = RangeRequest {
+            limit,
+            keys_only,
+            ..all(0)
+        };
+        let whole = store.range(&request).unwrap();
+        let mut reading = store.begin_stream(request).unwrap();
+        let (mut pieces, mut kvs) = (0, Vec::new());
+        while !store.stream_on(&mut reading, 1_000).unwrap() {
+            pieces += 1;
+            kvs.extend(reading.take());
+        }
+        let last = reading.finish();
+        kvs.extend(last.kvs);
+        assert_eq!(
+            (last.more, last.count, pieces),
+            (whole.more, whole.count, 2)
+        );
+        assert_eq!(kvs, whole.kvs, "limit {limit}");
+    }
+    let expected = store.range(&all(0)).unwrap();
+    let mut kept = store.begin_stream(all(0)).unwrap();
+    let mut lost = store.begin_stream(all(0)).unwrap();
+    assert!(!store.stream_on(&mut kept, 1_000).unwrap());
+    assert!(!store.stream_on(&mut lost, 1_000).unwrap());
+    (KEYS..2 * KEYS).for_each(|at| put(&mut store, at));
+    let mut kvs = kept.take();
+    while !store.stream_on(&mut kept, 1_000).unwrap() {
+        kvs.extend(kept.take());
+    }
+    kvs.extend(kept.finish().kvs);
+    assert_eq!(kvs, expected.kvs);
+    let compact = Command::Compact(store.revision());
+    store.apply(2 * KEYS + 1, 1, vec![proposal(compact)]);
+    assert!(store.can_sweep(), "nobody is waited for");
+    assert_eq!(
+        store.stream_on(&mut lost, 1_000),
+        Err(StoreError::Compacted)
+    );
+}
+
+#[test]
 fn a_key_with_a_long_history_is_forgotten_in_slices() {
     const REVISIONS: usize = 10_000;
     let dir = tempfile::tempdir().unwrap();

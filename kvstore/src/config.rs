@@ -12,6 +12,7 @@ use crate::address::{resolve, Address, Place};
 use crate::auth::password::DEFAULT_COST;
 use crate::auth::token::{self, DEFAULT_TTL};
 use crate::compactor::Retention;
+use crate::member::Schedule;
 use crate::tls::{Rules, Settings, TlsError};
 
 /// Why a member can't start with what it was told.
@@ -73,6 +74,10 @@ pub struct Config {
     /// Seconds that a simple token lives after it was shown last.
     pub auth_token_ttl: u64,
     pub bcrypt_cost: u32,
+    /// Where backups are put, none if empty; milliseconds between two of them; how many are kept.
+    pub backup_dir: PathBuf,
+    pub backup_interval: u64,
+    pub backup_keep: usize,
     /// Allows listening beyond loopback where whoever comes is let in.
     pub insecure: bool,
     pub client_tls: Settings,
@@ -116,6 +121,9 @@ impl Default for Config {
             auth_token: "simple".into(),
             auth_token_ttl: DEFAULT_TTL.as_secs(),
             bcrypt_cost: DEFAULT_COST,
+            backup_dir: PathBuf::new(),
+            backup_interval: 3_600_000,
+            backup_keep: 24,
             insecure: false,
             client_tls: Settings::default(),
             peer_tls: Settings::default(),
@@ -184,6 +192,7 @@ impl Config {
             ));
         }
         self.retention()?;
+        self.backups()?;
         for url in self.all_urls() {
             Address::parse(url)?;
         }
@@ -343,6 +352,21 @@ impl Config {
 
     pub fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.heartbeat_interval)
+    }
+
+    /// When backups are made, if they are.
+    pub fn backups(&self) -> Result<Option<Schedule>, ConfigError> {
+        if self.backup_dir.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        if self.backup_interval == 0 || self.backup_keep == 0 {
+            return wrong("--backup-interval and --backup-keep are at least 1 each");
+        }
+        Ok(Some(Schedule {
+            dir: self.backup_dir.clone(),
+            interval: Duration::from_millis(self.backup_interval),
+            keep: self.backup_keep,
+        }))
     }
 
     /// How often it is noted what is left of a lease, in milliseconds.

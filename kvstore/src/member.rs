@@ -4,6 +4,7 @@
 //! (`reactor`), sockets (`listen`, `peer`).
 
 mod alone;
+mod backups;
 mod checking;
 mod compacting;
 mod home;
@@ -51,6 +52,7 @@ use crate::rpc_maintenance::MaintenanceService;
 use crate::rpc_snapshot::Streams;
 use crate::rpc_watch::WatchService;
 use crate::wal::WalError;
+pub use backups::Schedule;
 use home::{lock, settle, warn_of_differences, Home};
 pub use restore::restore;
 use security::secure;
@@ -237,6 +239,9 @@ async fn live(config: Config) -> Result<(), StartError> {
     }
     if let Some(retention) = reactor.config.retention()? {
         tokio::spawn(compacting::run(handle.clone(), retention));
+    }
+    if let Some(schedule) = reactor.config.backups()? {
+        tokio::spawn(backups::run(handle.clone(), schedule));
     }
     tokio::spawn(publish(
         handle,

@@ -18,6 +18,8 @@ pub struct Reading {
     left: Option<KeyRange>,
     count: i64,
     found: Vec<Kv>,
+    /// Found and handed out before it was through.
+    taken: usize,
     most: usize,
     target: SortTarget,
     descends: bool,
@@ -55,6 +57,7 @@ impl Reading {
             at,
             count: 0,
             found: Vec::new(),
+            taken: 0,
             most,
             target,
             descends,
@@ -85,7 +88,7 @@ impl Reading {
         let next = keys
             .each_at(backend, &wanted, self.at, most_keys, |load| {
                 self.count += 1;
-                if !counts_only && self.found.len() < self.most {
+                if !counts_only && self.taken + self.found.len() < self.most {
                     let kv = load()?;
                     bytes += kv.encoded().len();
                     self.found.push(kv);
@@ -97,7 +100,24 @@ impl Reading {
         Ok(self.left.is_none())
     }
 
-    /// The answer, in its order; the header is the caller's.
+    /// What was found since this was last called, where nothing is to be sorted or filtered; [`Self::finish`] has the rest.
+    pub fn take(&mut self) -> Vec<KeyValue> {
+        let found = std::mem::take(&mut self.found);
+        let limit = usize::try_from(self.request.limit).unwrap_or(0);
+        let room = if limit > 0 {
+            limit.saturating_sub(self.taken)
+        } else {
+            usize::MAX
+        };
+        self.taken += found.len();
+        let mut kvs: Vec<_> = found.iter().take(room).map(Kv::message).collect();
+        if self.request.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value.clear());
+        }
+        kvs
+    }
+
+    /// The answer, in its order, without what was taken; the header is the caller's.
     #[must_use]
     pub fn finish(self) -> RangeResponse {
         let request = &self.request;
@@ -107,9 +127,9 @@ impl Reading {
             sort(&mut kvs, self.target, self.descends);
         }
         let limit = usize::try_from(request.limit).unwrap_or(0);
-        let more = limit > 0 && kvs.len() > limit;
+        let more = limit > 0 && self.taken + kvs.len() > limit;
         if more {
-            kvs.truncate(limit);
+            kvs.truncate(limit.saturating_sub(self.taken));
         }
         if request.keys_only {
             kvs.iter_mut().for_each(|kv| kv.value.clear());
@@ -157,7 +177,8 @@ fn one(keys: &Keys, request: &RangeRequest) -> RangeResponse {
     }
 }
 
-fn filters(request: &RangeRequest) -> bool {
+/// Whether what is found depends on its revisions.
+pub fn filters(request: &RangeRequest) -> bool {
     request.min_mod_revision != 0
         || request.max_mod_revision != 0
         || request.min_create_revision != 0

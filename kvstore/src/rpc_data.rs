@@ -4,6 +4,7 @@
 
 mod door;
 mod renewals;
+mod streaming;
 
 use std::pin::Pin;
 
@@ -48,10 +49,24 @@ pub fn finish<T>(
 
 #[tonic::async_trait]
 impl kv_server::Kv for KvService {
+    type RangeStreamStream = streaming::RangeStream;
+
     async fn range(&self, request: Request<RangeRequest>) -> Answer<RangeResponse> {
         let (sender, request) = Sender::split(request);
         let found = self.read(request, &sender).await;
         finish(&self.0, "KV", "Range", found).map(|answer| answer.into_inner().into_answer())
+    }
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Answer<Self::RangeStreamStream> {
+        let (sender, request) = Sender::split(request);
+        let begun = self.stream(request, &sender).await;
+        if let Err(status) = &begun {
+            self.0.calls().count("KV", "RangeStream", status.code());
+        }
+        begun.map(Response::new)
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Answer<PutResponse> {

@@ -135,6 +135,30 @@ impl Store {
             .read_on(&self.keys, &self.backend, SLICE_KEYS)
     }
 
+    /// Begin a read that goes on with [`Self::stream_on`] and keeps nothing from being forgotten.
+    ///
+    /// # Errors
+    /// etcd's, for a compacted or future revision.
+    pub fn begin_stream(&self, request: RangeRequest) -> Result<Reading, StoreError> {
+        count(&self.counts.ranges, 1);
+        Reading::begin(request, self.compacted_revision(), self.revision())
+    }
+
+    /// Read so many keys more; whether those were the last. The state may be another one than it began with, as long as
+    /// that has come as far.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] once what it reads is forgotten; when an older value can't be read.
+    pub fn stream_on(&self, reading: &mut Reading, keys: usize) -> Result<bool, StoreError> {
+        if reading.at() < self.compacted_revision() {
+            return Err(StoreError::Compacted);
+        }
+        if reading.at() > self.revision() {
+            return Err(StoreError::Replaced);
+        }
+        reading.read_on(&self.keys, &self.backend, keys)
+    }
+
     /// Whether a slice of a compaction can be done now.
     #[must_use]
     pub fn can_sweep(&self) -> bool {

@@ -183,3 +183,4 @@ def test_mistakes(cluster: Cluster) -> None:
     argv[4] = "--command-timeout=60s"
     refused = subprocess.run(argv, capture_output=True, timeout=20, text=True)
     assert refused.returncode == 1 and "Connection refused" in refused.stderr
+    assert "Nobody listens there: start 'fleetd' or 'kvstore', or name who does with --endpoints." in refused.stderr

@@ -103,6 +103,8 @@ def test_mistakes_are_told_as_by_etcdctl(authority: Authority) -> None:
         ours, theirs = (run(program, *words, "get", "k") for program in (KVCTL, (str(etcdctl_path()),)))
         assert ours.returncode == theirs.returncode, (words, ours, theirs)
         assert ours.stderr.splitlines()[-1] == theirs.stderr.splitlines()[-1], words
+        if words[-1].startswith("/none/"):
+            assert f"{words[-2]} names a file that can't be read here." in ours.stderr
 
 
 def test_tls_is_spoken_where_a_flag_asks_for_it() -> None:
