@@ -10,7 +10,7 @@ SEED ?= 1
 SECONDS ?= 1800
 SOAK ?=
 
-.PHONY: help setup native demo test test-on-etcd bench curves soak-store lint format sim soak wheel clean
+.PHONY: help setup native demo test test-on-etcd bench curves soak-store lint format sim sim-bugs soak wheel clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 15
@@ -33,6 +33,8 @@ demo: native ## three machines, the paper's unit, a failover; cleans up
 test: native ## every test: Rust, Python, real machines
 	@echo "==> cargo test"
 	@cargo test --release --locked --workspace -q
+	@echo "==> a few planted bugs, which the simulation must find (all: make sim-bugs)"
+	@cargo test --release --locked -p kvstore --features planted-bugs --test sim -q planted
 	@echo "==> pytest: one machine, two files at a time"
 	@$(BIN)/pytest -q --durations=10 -n 2 --dist loadfile tests/unit tests/conformance
 	@echo "==> pytest: labs, two at a time, since they mostly wait"
@@ -66,7 +68,10 @@ format: ## rewrite the sources the way lint wants them
 	@cargo fmt --all
 
 sim: native ## simulate the store with fresh seeds: make sim SEEDS=10000
-	@SIM_SEEDS=$(SEEDS) cargo test --release --locked -p kvstore --test sim -- --nocapture
+	@SIM_FRESH=1 SIM_SEEDS=$(SEEDS) cargo test --release --locked -p kvstore --test sim clients_see -- --nocapture
+
+sim-bugs: native ## prove that the simulation finds every planted bug, and at which seed
+	@SIM_BUGS=all cargo test --release --locked -p kvstore --features planted-bugs --test sim planted -- --nocapture
 
 soak: native ## campaigns of faults: make soak ROUNDS=10 SEED=1 SOAK=linearizable (default: all of tests/soak)
 	@ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/pytest -q -s -m soak tests/soak -k '$(SOAK)'

@@ -3,7 +3,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::machine::Op;
+/// What a client asks of a register; 0 is a register never written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Get,
+    Put(u64),
+    Cas { expected: u64, new: u64 },
+}
 
 /// One operation; without a return it may have happened at any time since, or never.
 #[derive(Debug, Clone, Copy)]

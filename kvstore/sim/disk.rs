@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use kvstore::wal::Disk;
 
-use crate::rng::Rng;
+use super::rng::Rng;
 
 #[derive(Default, Clone)]
 struct Content {

@@ -25,6 +25,12 @@ impl Rng {
         self.below(100) < percent
     }
 
+    /// At least 1 and at most `quick`; in `percent` of a hundred cases at most `slow`.
+    pub fn delay(&mut self, quick: u64, percent: u64, slow: u64) -> u64 {
+        let most = if self.percent(percent) { slow } else { quick };
+        1 + self.below(most)
+    }
+
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         (!from.is_empty()).then(|| from[self.below(from.len() as u64) as usize])
     }

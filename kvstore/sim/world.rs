@@ -1,54 +1,93 @@
-//! Time, network, faults and clients around the members, and what must hold.
+//! Time, and what happens in it: members, what is between them, and those who use them, all from one seed.
+//!
+//! Its parts: `network` between the members, `faults`, `clients` of keys, `admin` who changes users and members, `tenants`
+//! who hold leases, `watching`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 use bytes::Bytes;
-use kvstore::consensus::{Body, RaftChange, Role};
+use kvstore::backend::write_by_hand;
+use kvstore::consensus::Role;
+use tempfile::TempDir;
 
-use crate::checker::{check, Call};
-use crate::machine::{Command, Machine, Op};
-use crate::member::{encode_change, Member};
-use crate::rng::Rng;
+use super::admin::Admin;
+use super::checker::{check, Call};
+use super::clients::Asked;
+use super::member::Member;
+use super::rng::Rng;
+use super::running::Answer;
+use super::session::Told;
+use super::state::found;
+use super::tenants::Tenants;
+use super::truth::Truth;
+use super::watching::Watch;
 
 const TICK_MS: u64 = 10;
-const FAULTS_MS: u64 = 12_000;
-const CALM_MS: u64 = 6_000;
-const PATIENCE_MS: u64 = 600;
-const KEYS: u64 = 3;
-const CLIENTS: usize = 5;
+/// Faults go on until so much was done and so many happened.
+pub const LEAST_OPERATIONS: u64 = 5_000;
+pub const LEAST_FAULTS: u64 = 20;
+/// They would have been after this time at the latest.
+const MOST_MS: u64 = 120_000;
+/// Then it is calm for a while, and all must come to rest.
+const CALM_MS: u64 = 7_000;
+/// At the end of it nobody does anything any more.
+const REST_MS: u64 = 2_500;
+pub const CLIENTS: usize = 24;
+/// How often members come and go as the membership says.
+const RUMOUR_MS: u64 = 300;
 /// How long a removed member still sends.
 const FAREWELL_MS: u64 = 500;
-const MOST_MEMBERS: u64 = 7;
+/// Where the members' files are, if it is there: a disk in memory.
+const MEMORY_DISK: &str = "/dev/shm";
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Summary {
+    pub operations: u64,
+    pub faults: u64,
     pub acknowledged: u64,
-    pub unknown: u64,
     pub crashes: u64,
     pub elections: u64,
     pub conf_changes: u64,
     pub snapshots: u64,
+    pub defragmentations: u64,
+    pub compactions: u64,
+    pub leases_expired: u64,
+    pub renewals: u64,
+    pub events_seen: u64,
+    pub reconnects: u64,
+    pub watches_denied: u64,
     pub entries: u64,
+    pub simulated_ms: u64,
 }
 
 impl Summary {
     pub fn add(&mut self, o: &Self) {
+        self.operations += o.operations;
+        self.faults += o.faults;
         self.acknowledged += o.acknowledged;
-        self.unknown += o.unknown;
         self.crashes += o.crashes;
         self.elections += o.elections;
         self.conf_changes += o.conf_changes;
         self.snapshots += o.snapshots;
+        self.defragmentations += o.defragmentations;
+        self.compactions += o.compactions;
+        self.leases_expired += o.leases_expired;
+        self.renewals += o.renewals;
+        self.events_seen += o.events_seen;
+        self.reconnects += o.reconnects;
+        self.watches_denied += o.watches_denied;
         self.entries += o.entries;
+        self.simulated_ms += o.simulated_ms;
     }
 }
 
-enum Event {
+pub enum Event {
     Deliver {
         from: u64,
         to: u64,
         bytes: Bytes,
-        state: Option<Machine>,
+        chunks: Option<Rc<Vec<Bytes>>>,
     },
     Disk {
         member: u64,
@@ -57,39 +96,68 @@ enum Event {
     Restart(u64),
     Crash(u64),
     Turn(u64),
+    /// The next step of a defragmentation.
+    Defragment {
+        member: u64,
+        boot: u64,
+    },
     /// A removed member has said its last.
     Gone(u64),
-}
-
-struct Waiting {
-    client: usize,
-    call: usize,
+    /// A renewal comes to who its client thinks leads.
+    Renew {
+        to: u64,
+        lease: i64,
+        sent: u64,
+    },
+    Renewed {
+        lease: i64,
+        sent: u64,
+    },
+    /// A tenant's next step.
+    Tenant(usize),
+    /// A watch stream's words come to its client.
+    Told {
+        client: usize,
+        serial: u64,
+        told: Told,
+    },
+    /// A watcher without a stream tries to get one.
+    Connect(usize),
 }
 
 pub struct World {
-    seed: u64,
+    pub seed: u64,
+    root: TempDir,
     /// Until then no learner is promoted.
-    alone_until: u64,
-    rng: Rng,
-    now: u64,
+    pub alone_until: u64,
+    pub rng: Rng,
+    pub now: u64,
+    /// Since when there are no faults any more.
+    pub calm_since: Option<u64>,
     events: BTreeMap<(u64, u64), Event>,
     sequence: u64,
-    members: BTreeMap<u64, Member>,
-    cut: BTreeSet<(u64, u64)>,
-    loss: u64,
-    history: Vec<Call>,
-    /// Call under way and when its client gives up, for each client.
-    clients: Vec<Option<(u64, u64)>>,
-    waiting: HashMap<u64, Waiting>,
-    last_seen: Vec<u64>,
-    requests: u64,
+    pub members: BTreeMap<u64, Member>,
+    pub cut: BTreeSet<(u64, u64)>,
+    pub loss: u64,
+    pub history: Vec<Call>,
+    /// Request under way and when its client gives up, for each client.
+    pub clients: Vec<Option<(u64, u64)>>,
+    pub waiting: HashMap<u64, Asked>,
+    pub last_seen: Vec<u64>,
+    pub values: u64,
+    pub admin: Admin,
+    pub tenants: Tenants,
+    pub watches: Vec<Watch>,
     leaders: BTreeMap<u64, u64>,
-    log: BTreeMap<u64, (u64, Body)>,
-    summary: Summary,
+    pub truth: Truth,
+    pub summary: Summary,
 }
 
 impl World {
     pub fn new(seed: u64) -> Self {
+        write_by_hand();
+        let root = TempDir::new_in(MEMORY_DISK).or_else(|_| TempDir::new());
+        let root = root.expect("no place for the members' files");
         let mut rng = Rng::new(seed);
         let founders = match rng.below(10) {
             // Alone at first, with a learner: a leader by its own vote.
@@ -97,19 +165,22 @@ impl World {
             2..=7 => 3,
             _ => 5,
         };
-        let alone_until = if founders == 1 { FAULTS_MS / 2 } else { 0 };
+        let alone_until = if founders == 1 { 6_000 } else { 0 };
         let founders: Vec<u64> = (1..=founders).collect();
+        let membership = found(&founders);
         let mut members: BTreeMap<u64, Member> = founders
             .iter()
-            .map(|&id| (id, Member::founder(id, &founders)))
+            .map(|&id| (id, Member::founder(id, root.path(), &membership)))
             .collect();
         members.values_mut().for_each(|m| m.start(seed));
-        Self {
+        let mut this = Self {
             seed,
+            root,
             alone_until,
             loss: rng.below(10),
             rng,
             now: 0,
+            calm_since: None,
             events: BTreeMap::new(),
             sequence: 0,
             members,
@@ -117,27 +188,53 @@ impl World {
             history: Vec::new(),
             clients: vec![None; CLIENTS],
             waiting: HashMap::new(),
-            last_seen: vec![0; KEYS as usize],
-            requests: 0,
+            last_seen: Vec::new(),
+            values: 0,
+            admin: Admin::default(),
+            tenants: Tenants::default(),
+            watches: Vec::new(),
             leaders: BTreeMap::new(),
-            log: BTreeMap::new(),
+            truth: Truth::default(),
             summary: Summary::default(),
-        }
+        };
+        this.begin_clients();
+        this.begin_tenants();
+        this.begin_watches();
+        this
     }
 
     pub fn run(mut self) -> Summary {
-        while self.now < FAULTS_MS + CALM_MS {
+        while self
+            .calm_since
+            .is_none_or(|since| self.now < since + CALM_MS)
+        {
             self.now += 1;
             while let Some(entry) = self.events.first_entry().filter(|e| e.key().0 <= self.now) {
                 let event = entry.remove();
                 self.take(event);
             }
-            if self.now < FAULTS_MS {
+            if self.calm_since.is_none() {
+                assert!(
+                    self.now < MOST_MS,
+                    "little came to pass: {:?}",
+                    self.summary
+                );
                 self.faults();
-            } else if self.now == FAULTS_MS {
-                self.calm();
+                let enough = self.summary.operations >= LEAST_OPERATIONS;
+                if enough && self.summary.faults >= LEAST_FAULTS {
+                    self.calm();
+                }
             }
-            self.drive_clients();
+            let rests = self
+                .calm_since
+                .is_some_and(|since| self.now > since + CALM_MS - REST_MS);
+            if !rests {
+                self.drive_clients();
+            }
+            self.administer();
+            if self.now.is_multiple_of(RUMOUR_MS) {
+                self.follow_membership();
+            }
             let due: Vec<u64> = self
                 .members
                 .keys()
@@ -148,6 +245,7 @@ impl World {
                 if let Some(running) = self.members.get_mut(&id).and_then(|m| m.running.as_mut()) {
                     running.consensus.tick();
                 }
+                self.write_state(id);
                 self.turn(id);
             }
         }
@@ -155,27 +253,37 @@ impl World {
     }
 
     fn finish(mut self) -> Summary {
-        let unanswered = self.history.iter().filter(|c| c.returned.is_none()).count();
-        self.summary.unknown = unanswered as u64;
-        self.summary.acknowledged = self.history.len() as u64 - self.summary.unknown;
-        let after = self
-            .history
-            .iter()
-            .filter(|c| c.invoked > FAULTS_MS + CALM_MS / 2 && c.returned.is_some())
-            .count();
+        let answered = self.history.iter().filter(|c| c.returned.is_some());
+        let since = self.calm_since.unwrap_or(0) + CALM_MS / 2;
+        let after = answered.clone().filter(|c| c.invoked > since).count();
         assert!(
             after > 0,
             "the cluster did not recover after the faults ended"
         );
+        self.summary.acknowledged += answered.count() as u64;
         self.summary.elections = self.leaders.len() as u64;
-        self.summary.entries = self.log.len() as u64;
+        self.summary.entries = self.truth.entries() as u64;
+        self.summary.simulated_ms = self.now;
+        self.check_watches_at_rest();
+        self.check_leases_at_rest();
         check(&self.history);
         self.summary
     }
 
-    fn later(&mut self, delay: u64, event: Event) {
+    pub fn root(&self) -> &std::path::Path {
+        self.root.path()
+    }
+
+    pub fn later(&mut self, delay: u64, event: Event) {
         self.sequence += 1;
         self.events.insert((self.now + delay, self.sequence), event);
+    }
+
+    /// A member that runs, if any does.
+    pub fn anyone(&mut self) -> Option<u64> {
+        let up = self.members.values().filter(|m| m.running.is_some());
+        let up: Vec<u64> = up.map(|m| m.id).collect();
+        self.rng.pick(&up)
     }
 
     fn take(&mut self, event: Event) {
@@ -184,69 +292,44 @@ impl World {
                 from,
                 to,
                 bytes,
-                state,
-            } => {
-                let Some(member) = self.members.get_mut(&to) else {
-                    return;
-                };
-                if self.cut.contains(&(from, to)) || member.running.is_none() {
-                    if let Some(sender) =
-                        self.members.get_mut(&from).and_then(|m| m.running.as_mut())
-                    {
-                        if state.is_some() {
-                            sender.consensus.report_snapshot(to, false);
-                        }
-                    }
-                    return;
-                }
-                let carried = state.is_some();
-                if carried {
-                    // A snapshot comes alone.
-                    self.turn(to);
-                }
-                let Some(member) = self.members.get_mut(&to) else {
-                    return;
-                };
-                member.receive(&bytes, state);
-                if !carried {
-                    self.turn_soon(to);
-                } else {
-                    self.turn(to);
-                    self.summary.snapshots += 1;
-                    if let Some(sender) =
-                        self.members.get_mut(&from).and_then(|m| m.running.as_mut())
-                    {
-                        sender.consensus.report_snapshot(to, true);
-                    }
-                    self.turn(from);
-                }
-            }
+                chunks,
+            } => self.deliver(from, to, &bytes, chunks),
             Event::Disk { member, boot } => {
                 if self.members.get(&member).is_some_and(|m| m.boot == boot) {
                     self.disk_done(member);
                 }
             }
             Event::Restart(id) => {
-                if let Some(m) = self
+                let down = self
                     .members
-                    .get_mut(&id)
-                    .filter(|m| m.running.is_none() && !m.removed)
-                {
-                    m.start(self.seed);
+                    .get(&id)
+                    .is_some_and(|m| m.running.is_none() && !m.removed);
+                if down {
+                    self.start(id);
                 }
             }
             Event::Crash(id) => self.crash(id),
             Event::Turn(id) => self.turn(id),
+            Event::Defragment { member, boot } => self.defragment(member, boot),
             Event::Gone(id) => {
                 if let Some(m) = self.members.get_mut(&id) {
                     m.running = None;
                 }
             }
+            Event::Renew { to, lease, sent } => self.renew_at(to, lease, sent),
+            Event::Renewed { lease, sent } => self.renewed(lease, sent),
+            Event::Tenant(tenant) => self.step_tenant(tenant),
+            Event::Told {
+                client,
+                serial,
+                told,
+            } => self.hear(client, serial, told),
+            Event::Connect(client) => self.connect(client),
         }
     }
 
     /// What is due at a member now, or a little later together with what else comes.
-    fn turn_soon(&mut self, id: u64) {
+    pub fn turn_soon(&mut self, id: u64) {
         if self.rng.percent(15) {
             let delay = 1 + self.rng.below(3);
             self.later(delay, Event::Turn(id));
@@ -255,278 +338,64 @@ impl World {
         }
     }
 
-    fn turn(&mut self, id: u64) {
+    pub fn turn(&mut self, id: u64) {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
         let was_removed = member.removed;
-        let turn = member.turn();
+        let turn = member.turn(self.now);
         let boot = member.boot;
         if member.removed && !was_removed {
             self.later(FAREWELL_MS, Event::Gone(id));
         }
         if turn.disk_work {
-            let delay = if self.rng.percent(5) {
-                1 + self.rng.below(150)
-            } else {
-                1 + self.rng.below(4)
-            };
+            let delay = self.rng.delay(4, 5, 150);
             self.later(delay, Event::Disk { member: id, boot });
         }
         if let Some(term) = turn.leads {
             let other = self.leaders.insert(term, id).filter(|other| *other != id);
             assert_eq!(other, None, "term {term} has two leaders, {id} too");
-            if self.now < FAULTS_MS && self.rng.percent(10) {
+            if self.calm_since.is_none() && self.rng.percent(10) {
                 let delay = 1 + self.rng.below(60);
                 self.later(delay, Event::Crash(id));
             }
         }
-        for (index, term, body) in turn.applied {
-            self.summary.conf_changes +=
-                u64::from(matches!(body, Body::ConfChange(_)) && !self.log.contains_key(&index));
-            let known = self
-                .log
-                .entry(index)
-                .or_insert_with(|| (term, body.clone()));
-            assert_eq!(
-                known,
-                &(term, body),
-                "member {id} has another entry {index}"
-            );
+        for applied in turn.applied {
+            let known = self.truth.leases.len();
+            self.truth.check(id, applied);
+            self.note_leases(known);
         }
-        for (request, before) in turn.answers {
-            self.answer(id, request, before);
+        if turn.installed {
+            self.check_opened(id);
+        }
+        for answer in turn.answers {
+            match answer {
+                Answer::Done { request, result } => self.done(request, result),
+                Answer::Got { request, value } => self.got(request, &value),
+                Answer::Renewed { lease, sent } => {
+                    let delay = 1 + self.rng.below(6);
+                    self.later(delay, Event::Renewed { lease, sent });
+                }
+            }
         }
         for sent in turn.sent {
-            if self
-                .rng
-                .percent(if self.now < FAULTS_MS { self.loss } else { 0 })
-            {
-                continue;
-            }
-            let copies = 1 + u64::from(!sent.once && sent.state.is_none() && self.rng.percent(4));
-            for _ in 0..copies {
-                let delay = if self.rng.percent(4) {
-                    1 + self.rng.below(300)
-                } else {
-                    1 + self.rng.below(6)
-                };
-                let (bytes, state) = (sent.bytes.clone(), sent.state.clone());
-                self.later(
-                    delay,
-                    Event::Deliver {
-                        from: id,
-                        to: sent.to,
-                        bytes,
-                        state,
-                    },
-                );
-            }
+            self.send(id, sent);
+        }
+        self.tell_watchers(id);
+    }
+
+    pub fn check_opened(&self, id: u64) {
+        if let Some(running) = self.members.get(&id).and_then(|m| m.running.as_ref()) {
+            self.truth.check_opened(id, &running.state.store);
         }
     }
 
-    fn answer(&mut self, member: u64, request: u64, before: u64) {
-        // Every member applies a request; the one that was asked answers it.
-        if request >> 48 != member {
-            return;
-        }
-        if let Some(Waiting { client, call }) = self.waiting.remove(&request) {
-            let call = &mut self.history[call];
-            call.returned = Some((self.now, before));
-            self.last_seen[call.key as usize] = match call.op {
-                Op::Put(new) => new,
-                Op::Cas { expected, new } if expected == before => new,
-                Op::Get | Op::Cas { .. } => before,
-            };
-            self.clients[client] = None;
-        }
-    }
-
-    fn drive_clients(&mut self) {
-        for client in 0..CLIENTS {
-            match self.clients[client] {
-                Some((request, until)) if until <= self.now => {
-                    self.waiting.remove(&request);
-                    self.clients[client] = None;
-                }
-                None if self.rng.percent(6) => self.ask(client),
-                _ => {}
-            }
-        }
-    }
-
-    fn ask(&mut self, client: usize) {
-        let up: Vec<u64> = self
-            .members
-            .values()
-            .filter(|m| m.running.is_some())
-            .map(|m| m.id)
-            .collect();
-        let Some(id) = self.rng.pick(&up) else { return };
-        self.requests += 1;
-        let (request, key) = (id << 48 | self.requests, self.rng.below(KEYS));
-        let op = match self.rng.below(10) {
-            0..=4 => Op::Get,
-            5..=7 => Op::Put(self.requests),
-            _ => Op::Cas {
-                expected: self.last_seen[key as usize],
-                new: self.requests,
-            },
+    /// Who leads as far as it knows, if anyone does.
+    pub fn leader(&self) -> Option<u64> {
+        let leads = |m: &&Member| {
+            let running = m.running.as_ref();
+            running.is_some_and(|r| r.consensus.status().role == Role::Leader)
         };
-        self.clients[client] = Some((request, self.now + PATIENCE_MS));
-        self.waiting.insert(
-            request,
-            Waiting {
-                client,
-                call: self.history.len(),
-            },
-        );
-        self.history.push(Call {
-            key,
-            op,
-            invoked: self.now,
-            returned: None,
-        });
-        let Some(member) = self.members.get_mut(&id) else {
-            return;
-        };
-        match op {
-            Op::Get => member.read(request, key),
-            op => member.propose(Command { request, key, op }),
-        }
-        self.turn(id);
-    }
-
-    fn faults(&mut self) {
-        let ids: Vec<u64> = self.members.keys().copied().collect();
-        let Some(id) = self.rng.pick(&ids) else {
-            return;
-        };
-        match self.rng.below(6000) {
-            0..=11 => self.crash(id),
-            12..=14 => ids.iter().for_each(|&id| self.crash(id)),
-            15..=19 => ids.iter().filter(|&&o| o != id).for_each(|&other| {
-                self.cut.insert((id, other));
-                self.cut.insert((other, id));
-            }),
-            20..=24 => {
-                if let Some(other) = self.rng.pick(&ids) {
-                    self.cut.insert((id, other));
-                }
-            }
-            25..=27 => {
-                let side = self.rng.next();
-                let apart = |a: u64, b: u64| (side >> a & 1) != (side >> b & 1);
-                let pairs = ids.iter().flat_map(|&a| ids.iter().map(move |&b| (a, b)));
-                self.cut = pairs.filter(|&(a, b)| apart(a, b)).collect();
-            }
-            28..=49 => self.cut.clear(),
-            50..=69 => self.change_membership(),
-            70..=75 => {
-                let other = self.rng.pick(&ids).unwrap_or(id);
-                if let Some(running) = self.members.get_mut(&id).and_then(|m| m.running.as_mut()) {
-                    running.consensus.transfer_leader(other);
-                }
-            }
-            111..=130 => {
-                if let Some(running) = self.members.get_mut(&id).and_then(|m| m.running.as_mut()) {
-                    running.behind = !running.behind;
-                }
-            }
-            131..=140 => {
-                if let Some(running) = self.members.get_mut(&id).and_then(|m| m.running.as_mut()) {
-                    running.hangs = !running.hangs;
-                }
-                self.disk_done(id);
-            }
-            76..=110 => self
-                .members
-                .values_mut()
-                .filter(|m| m.id == id && m.running.is_some())
-                .for_each(Member::flush),
-            _ => {}
-        }
-    }
-
-    fn disk_done(&mut self, id: u64) {
-        self.members
-            .get_mut(&id)
-            .into_iter()
-            .for_each(Member::disk_done);
-        self.turn_soon(id);
-    }
-
-    fn crash(&mut self, id: u64) {
-        let Some(member) = self.members.get_mut(&id).filter(|m| m.running.is_some()) else {
-            return;
-        };
-        member.crash(&mut self.rng);
-        self.summary.crashes += 1;
-        let delay = 1 + self.rng.below(1500);
-        self.later(delay, Event::Restart(id));
-    }
-
-    fn calm(&mut self) {
-        self.cut.clear();
-        let running = self.members.values_mut().filter_map(|m| m.running.as_mut());
-        running.for_each(|r| (r.behind, r.hangs) = (false, false));
-        for id in self.members.keys().copied().collect::<Vec<_>>() {
-            self.disk_done(id);
-        }
-        for member in self
-            .members
-            .values_mut()
-            .filter(|m| m.running.is_none() && !m.removed)
-        {
-            member.start(self.seed);
-        }
-    }
-
-    fn change_membership(&mut self) {
-        let next = self.members.keys().next_back().map_or(1, |id| id + 1);
-        let leader = self.members.values_mut().find_map(|m| {
-            let id = m.id;
-            m.running
-                .as_mut()
-                .filter(|r| r.consensus.status().role == Role::Leader)
-                .map(|r| (id, r))
-        });
-        let Some((leader, running)) = leader else {
-            return;
-        };
-        let status = running.consensus.status();
-        let conf = running.consensus.conf_state();
-        let ready = |id: &u64| {
-            status
-                .progress
-                .iter()
-                .any(|p| p.id == *id && p.matched + 5 > status.commit)
-        };
-        let change = if let Some(&learner) = conf.learners.first() {
-            if !ready(&learner) || self.now < self.alone_until {
-                return;
-            }
-            RaftChange::AddVoter(learner)
-        } else if conf.voters.len() > 3 && self.rng.percent(60) {
-            match self.rng.pick(&conf.voters) {
-                Some(id) if id != leader => RaftChange::Remove(id),
-                _ => return,
-            }
-        } else {
-            if next > MOST_MEMBERS {
-                return;
-            }
-            RaftChange::AddLearner(next)
-        };
-        let accepted = running
-            .consensus
-            .propose_conf_change(change, encode_change(change))
-            .is_ok();
-        if let (true, RaftChange::AddLearner(id)) = (accepted, change) {
-            let mut member = Member::joiner(id);
-            member.start(self.seed);
-            self.members.insert(id, member);
-        }
-        self.turn(leader);
+        self.members.values().find(leads).map(|m| m.id)
     }
 }

@@ -22,6 +22,7 @@ use crate::errors::StoreError;
 use crate::etcd_file::{read_alarm_key, read_kept_key};
 use crate::mvcc::{Change, KeyRange, Keys};
 use crate::pb::etcd::{CompactionResponse, LeaseGrantResponse, LeaseRevokeResponse};
+use crate::planted::{planted, Bug};
 use pausing::Pause;
 use reading::Pins;
 pub use reading::Slices;
@@ -286,7 +287,12 @@ impl Store {
         let state = encode_applied(self.applied, self.revision, self.compacted);
         self.meta.insert(APPLIED.to_vec(), state.to_vec());
         let mut batch = std::mem::take(&mut self.batch);
-        batch.put(Table::Meta, APPLIED.to_vec(), state.to_vec());
+        if self.applied.0 > 1 && planted(Bug::AppliedSavedApart) {
+            self.batch
+                .put(Table::Meta, APPLIED.to_vec(), state.to_vec());
+        } else {
+            batch.put(Table::Meta, APPLIED.to_vec(), state.to_vec());
+        }
         batch.applied = self.applied.0;
         batch.revision = self.revision;
         self.give(batch);
@@ -390,7 +396,8 @@ impl Store {
         let kv = change.kv.fields();
         let old = change.prev.as_ref().map_or(0, |kv| kv.fields().lease);
         if old != kv.lease {
-            if let Some(lease) = self.leases.get_mut(&old) {
+            let left = self.leases.get_mut(&old);
+            if let Some(lease) = left.filter(|_| !planted(Bug::LeaseKeepsKey)) {
                 lease.keys.remove(kv.key);
             }
             if let Some(lease) = self.leases.get_mut(&kv.lease) {

@@ -1,6 +1,7 @@
 //! The tables on disk, in LMDB: opened and read here; written by a thread of their own (`writer`), behind memory.
 
 mod appending;
+mod by_hand;
 mod queue;
 mod view;
 mod writer;
@@ -18,6 +19,7 @@ use heed::{Database, Env, EnvOpenOptions};
 use tokio::sync::Notify;
 
 use crate::disk::{make_directory, sync_directory};
+pub use by_hand::write_by_hand;
 use queue::Queue;
 use view::Gate;
 pub use view::{Held, View};
@@ -77,6 +79,8 @@ pub struct Backend {
     queue: Arc<Queue>,
     progress: Arc<Progress>,
     writer: Option<JoinHandle<()>>,
+    /// In the place of that thread.
+    by_hand: Option<Writer>,
     path: String,
 }
 
@@ -125,22 +129,25 @@ impl Backend {
         // LMDB syncs its file, and not that there is one.
         sync_directory(dir).map_err(io)?;
         let queue = Arc::new(Queue::default());
-        let writer = {
-            let writer = Writer {
-                queue: Arc::clone(&queue),
-                env: env.clone(),
-                tables,
-                // The directory itself may be moved to another name.
-                dir: dir.parent().unwrap_or(dir).to_owned(),
-                progress: Arc::clone(&progress),
-            };
-            std::thread::Builder::new()
+        let writer = Writer {
+            queue: Arc::clone(&queue),
+            env: env.clone(),
+            tables,
+            // The directory itself may be moved to another name.
+            dir: dir.parent().unwrap_or(dir).to_owned(),
+            progress: Arc::clone(&progress),
+        };
+        let (writer, by_hand) = if by_hand::is_by_hand() {
+            (None, Some(writer))
+        } else {
+            let thread = std::thread::Builder::new()
                 .name("kv-backend".into())
                 .spawn(move || writer.run())
                 .map_err(|source| BackendError::Io {
                     path: path.clone(),
                     source,
-                })?
+                })?;
+            (Some(thread), None)
         };
         let gate = Arc::new(Gate {
             env: RwLock::new(Some(env.clone())),
@@ -152,7 +159,8 @@ impl Backend {
             tables,
             queue,
             progress,
-            writer: Some(writer),
+            writer,
+            by_hand,
             path,
         })
     }
@@ -197,6 +205,9 @@ impl Backend {
     /// # Errors
     /// When the disk is full, or the writer failed.
     pub fn flush(&self) -> Result<(), BackendError> {
+        if self.by_hand.is_some() {
+            return self.commit_by_hand();
+        }
         match self.queue.flush().map(|wait| wait.recv()) {
             Some(Ok(())) => Ok(()),
             _ => Err(self.stuck()),
@@ -214,10 +225,17 @@ impl Backend {
     /// A view of the tables with at least all that was handed over until now.
     #[must_use]
     pub fn view(&self) -> View {
+        let flushed = if self.by_hand.is_some() {
+            // As a writer that fails, what can't be committed is told elsewhere.
+            let _ = self.commit_by_hand();
+            None
+        } else {
+            self.queue.flush()
+        };
         View {
             gate: Arc::clone(&self.gate),
             tables: self.tables,
-            flushed: Mutex::new(self.queue.flush()),
+            flushed: Mutex::new(flushed),
             path: self.path.clone(),
         }
     }

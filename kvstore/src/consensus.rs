@@ -18,6 +18,7 @@ use raft::{Config, RawNode, SnapshotStatus, StateRole};
 use raft_prost::Message as _;
 
 use crate::log::{ConfState, Entry, HardState};
+use crate::planted::{planted, Bug};
 use crate::reads::Reads;
 pub use convert::{announced_snapshot, conf_change_context, conf_change_entry, restamp_snapshot};
 use convert::{committed, conf_change, dropped, outgoing, role};
@@ -149,9 +150,12 @@ impl Consensus {
             return Err(Refused::ConfChangePending);
         }
         let change = conf_change(hint, context);
-        self.node
-            .propose_conf_change(Vec::new(), change)
-            .map_err(dropped)
+        let proposed = self.node.propose_conf_change(Vec::new(), change);
+        proposed.map_err(dropped)?;
+        if planted(Bug::MemberBeforeCommit) {
+            self.apply_conf_change(hint)?;
+        }
+        Ok(())
     }
 
     /// Makes a committed membership change effective, while its entry is applied.
@@ -273,10 +277,10 @@ impl Consensus {
             }
             store.hard = hard.clone();
         }
-        let on_disk = ready.must_sync() && !cfg!(feature = "bug-ack-before-sync");
+        let on_disk = ready.must_sync() && !planted(Bug::AckBeforeSync);
         if ready.must_sync() {
             let hard = &store.hard;
-            let vote = if cfg!(feature = "bug-vote-not-saved") {
+            let vote = if planted(Bug::VoteNotSaved) {
                 0
             } else {
                 hard.vote
@@ -347,7 +351,7 @@ impl Consensus {
     fn start_reads(&mut self, output: &mut Output) {
         let raft = &self.node.raft;
         let leads = raft.state == StateRole::Leader;
-        if cfg!(feature = "bug-read-without-readindex") && leads {
+        if leads && planted(Bug::ReadWithoutReadIndex) {
             let waiting = self.reads.take_waiting();
             if !waiting.is_empty() {
                 output.reads.push((raft.raft_log.committed, waiting));

@@ -6,6 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+use crate::planted::{planted, Bug};
+
 /// A leader's view of when each lease ends.
 #[derive(Debug, Default)]
 pub struct Lessor {
@@ -67,12 +69,18 @@ impl Lessor {
     pub fn promote(&mut self, leases: impl Iterator<Item = (i64, i64, i64)>, now_ms: u64) {
         self.demote();
         for (id, ttl_s, left_s) in leases {
+            if planted(Bug::LeaseEndsByOldTerm) && self.deadlines.contains_key(&id) {
+                continue;
+            }
             self.begin(id, ttl_s, left_s, now_ms);
         }
     }
 
     /// This member leads no more: nothing ends here.
     pub fn demote(&mut self) {
+        if planted(Bug::LeaseEndsByOldTerm) {
+            return;
+        }
         self.deadlines.clear();
         self.heap.clear();
         self.notes.clear();
@@ -126,7 +134,10 @@ impl Lessor {
 
     /// Renew; None when the lease is unknown or already being revoked.
     pub fn renew(&mut self, id: i64, now_ms: u64) -> Option<Renewed> {
-        let deadline = self.deadlines.get_mut(&id).filter(|d| !d.revoking)?;
+        let deadline = self
+            .deadlines
+            .get_mut(&id)
+            .filter(|d| !d.revoking || planted(Bug::LeaseRevivedTwice))?;
         let renewed = Renewed {
             ttl_s: deadline.ttl_s,
             noted: deadline.noted || deadline.noting.is_some(),

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::planted::{planted, Bug};
+
 /// Reads that may wait at one member.
 const MAX_READS: usize = 65_536;
 /// Rounds under way at once; reads that come meanwhile share the next.
@@ -95,7 +97,7 @@ impl Reads {
         if self.waiting.is_empty() || self.rounds.len() >= MAX_ROUNDS {
             return None;
         }
-        self.sequence = if cfg!(feature = "bug-reused-read-context") {
+        self.sequence = if planted(Bug::ReusedReadContext) {
             1
         } else {
             self.sequence + 1

@@ -2,6 +2,7 @@
 
 use super::Store;
 use crate::backend::{Backend, BackendError, Batch};
+use crate::planted::{planted, Bug};
 
 /// Bytes of changes that wait before applying waits too.
 const MAX_PARKED_BYTES: usize = 64 << 20;
@@ -42,6 +43,9 @@ impl Store {
         let old = fresh.map(|fresh| std::mem::replace(&mut self.backend, fresh));
         let parked = std::mem::take(&mut self.pause).parked;
         for batch in parked.into_iter().flatten() {
+            if planted(Bug::ParkedLost) {
+                continue;
+            }
             self.backend.write(batch);
         }
         // Who waited for the old tables looks again.
@@ -59,6 +63,15 @@ impl Store {
     #[must_use]
     pub fn is_viewed(&self) -> bool {
         self.backend.is_viewed()
+    }
+
+    /// Where the tables are written by hand: writes the changes of the first `most` turns that wait, in one commit; how
+    /// many there were.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn write_first(&self, most: usize) -> Result<usize, BackendError> {
+        self.backend.write_first(most)
     }
 
     pub(super) fn give(&mut self, batch: Batch) {

@@ -12,6 +12,7 @@ use crate::pb::etcd::{
     AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
     AuthUserChangePasswordRequest, AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest,
 };
+use crate::planted::{planted, Bug};
 
 /// What somebody has who gave the right password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,10 @@ impl Auth {
         index: u64,
         batch: &mut Batch,
     ) -> Result<Option<Authenticated>, StoreError> {
-        self.epoch += 1;
+        let seen = !matches!(action, Action::RoleRevokePermission(_));
+        if seen || !planted(Bug::WatchNotJudgedAgain) {
+            self.epoch += 1;
+        }
         match action {
             Action::Authenticate(request) => {
                 return self.authenticated(&request, index).map(Some);

@@ -34,6 +34,23 @@ impl Auth {
         }
     }
 
+    /// Whether a watch that this user began may still show such keys.
+    ///
+    /// # Errors
+    /// When the user is nobody, or may not read all of them by now.
+    pub fn permit_watch(
+        &self,
+        user: Option<&str>,
+        key: &[u8],
+        range_end: &[u8],
+    ) -> Result<(), StoreError> {
+        let caller = user.map(|user| Caller {
+            user: user.to_owned(),
+            revision: self.revision,
+        });
+        self.permit(caller.as_ref(), Access::Read, key, range_end)
+    }
+
     /// # Errors
     /// When the caller is nobody, is no user any more, or has not the root role.
     pub fn permit_root(&self, caller: Option<&Caller>) -> Result<(), StoreError> {

@@ -55,17 +55,24 @@ impl State {
     fn take(&mut self) -> Gathered {
         let mut taken = Gathered::default();
         while !taken.is_full() {
-            let Some(batch) = self.batches.pop_front() else {
+            if !self.take_one(&mut taken) {
                 taken.waiting = std::mem::take(&mut self.flushes);
                 break;
-            };
-            self.changes -= batch.changes();
-            self.bytes -= batch.bytes();
-            taken.changes += batch.changes();
-            taken.bytes += batch.bytes();
-            taken.batches.push(batch);
+            }
         }
         taken
+    }
+
+    fn take_one(&mut self, taken: &mut Gathered) -> bool {
+        let Some(batch) = self.batches.pop_front() else {
+            return false;
+        };
+        self.changes -= batch.changes();
+        self.bytes -= batch.bytes();
+        taken.changes += batch.changes();
+        taken.bytes += batch.bytes();
+        taken.batches.push(batch);
+        true
     }
 }
 
@@ -149,6 +156,13 @@ impl Queue {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         Some(state.take())
+    }
+
+    /// The first `most` batches that are here. Does not wait.
+    pub fn take_first(&self, most: usize) -> Gathered {
+        let (mut state, mut taken) = (self.lock(), Gathered::default());
+        while taken.batches.len() < most && state.take_one(&mut taken) {}
+        taken
     }
 
     /// Let go who waits for a flush, since it may take long; false when it is closed.

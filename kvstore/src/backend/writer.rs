@@ -9,7 +9,7 @@ use heed::types::Bytes as Raw;
 use heed::{Database, Env, RoTxn};
 use tokio::sync::Notify;
 
-use super::queue::Queue;
+use super::queue::{Gathered, Queue};
 use super::{Table, MAX_QUEUED_BYTES};
 use crate::measures::BACKEND_COMMIT;
 use crate::space::{available, is_full};
@@ -165,10 +165,7 @@ impl Writer {
                 std::thread::sleep(FULL_PAUSE);
             }
             self.progress.found_full(false);
-            if let Some(last) = all.batches.last() {
-                self.progress.reached(last.applied, last.revision);
-                self.progress.committed(all.bytes);
-            }
+            self.note(&all);
             for done in all.waiting {
                 // Who gave up waiting needs no word.
                 let _ = done.send(());
@@ -185,7 +182,16 @@ impl Writer {
         is_full(error) || cut_short && room() < NEARLY_FULL_BYTES
     }
 
-    fn commit(&self, batches: &[Batch]) -> Result<(), heed::Error> {
+    /// Tells how far it has come with these.
+    pub fn note(&self, committed: &Gathered) {
+        if let Some(last) = committed.batches.last() {
+            self.progress.reached(last.applied, last.revision);
+            self.progress.committed(committed.bytes);
+        }
+    }
+
+    /// Writes these in one transaction.
+    pub fn commit(&self, batches: &[Batch]) -> Result<(), heed::Error> {
         if batches.is_empty() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Consensus, Outgoing};
+use crate::planted::{planted, Bug};
 
 struct Held {
     number: u64,
@@ -43,7 +44,7 @@ impl Unsynced {
 
     /// Whether term or vote are not durable: a crash would take them back, so nobody may hear of them.
     pub(super) fn has_promised(&self) -> bool {
-        self.promised > self.durable && !cfg!(feature = "bug-lone-voter-speaks-early")
+        self.promised > self.durable && !planted(Bug::LoneVoterSpeaksEarly)
     }
 
     pub(super) fn hold(&mut self, number: u64, on_disk: bool, messages: Vec<Outgoing>) {

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use super::history::{History, Slot};
 use super::Keys;
 use crate::backend::{Batch, Table};
+use crate::planted::{planted, Bug};
 
 /// Keys looked at and revisions dropped in one slice.
 const SLICE_KEYS: usize = 2_000;
@@ -50,6 +51,9 @@ impl Keys {
             }
             keys -= 1;
             let dropped = history.forget(revision, slots);
+            if planted(Bug::CompactionForgetsNewest) && !dropped.is_empty() {
+                batch.delete(Table::Revisions, history.newest.rev().encode());
+            }
             slots -= dropped.len();
             for slot in dropped {
                 batch.delete(Table::Revisions, slot.rev().encode());

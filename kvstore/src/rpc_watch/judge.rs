@@ -76,12 +76,8 @@ impl Session {
         }
         self.epoch = auth.epoch();
         let judge = |(watch_id, watcher): (&i64, &Watcher)| {
-            let caller = watcher.user.as_ref().map(|user| Caller {
-                user: user.clone(),
-                revision: auth.revision(),
-            });
             let (key, end) = (&watcher.key, &watcher.range_end);
-            let permitted = auth.permit(caller.as_ref(), Access::Read, key, end);
+            let permitted = auth.permit_watch(watcher.user.as_deref(), key, end);
             permitted.err().map(|error| (*watch_id, error))
         };
         let mut denied: Vec<_> = self.watchers.iter().filter_map(judge).collect();
