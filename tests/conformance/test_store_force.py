@@ -36,8 +36,6 @@ def test_the_one_that_is_left_goes_on_and_the_cluster_grows_again(three: Members
     for number in range(50):
         three.ctl("put", f"k{number:02}", f"v{number}")
     three.ctl("put", "--lease", three.ctl("lease", "grant", "600").split()[1], "leased", "v")
-    # What is agreed on is noted with the entry that follows: that one itself may be dropped.
-    three.ctl("put", "last", "v")
     leader = three.leader()
     kept = next(member for member in three.members if (member is leader) == leads)
     before = listed(three, [kept])
@@ -66,7 +64,7 @@ def test_the_one_that_is_left_goes_on_and_the_cluster_grows_again(three: Members
     kept.start(three.initial)
     three.wait()
     assert len(three.ctl("get", "k", "--prefix", "--keys-only").split()) == 50
-    assert three.status(kept)["header"]["revision"] in (revision, revision - 1)
+    assert three.status(kept)["header"]["revision"] == revision
     assert three.ctl("get", "leased", "--print-value-only").strip() == "v"
     assert three.ctl("lease", "list").count("\n") == 2
     for name in ("m7", "m8"):

@@ -17,7 +17,7 @@ pub(super) struct Alone {
     pub hard_state: HardState,
     /// The members that are taken out.
     pub gone: Vec<u64>,
-    /// Entries that nobody knows to have been agreed on.
+    /// Entries from the first change of the membership on that nobody knows to have been agreed on.
     pub dropped: usize,
 }
 
@@ -38,12 +38,20 @@ pub(super) fn alone(
     let hard_state = restored.hard_state;
     let committed = hard_state.commit.max(restored.applied);
     let mut membership = membership.clone();
-    let known = restored.entries.iter().filter(|e| e.index <= committed);
-    for entry in known.filter(|e| e.index > restored.applied) {
-        let Some(change) = read_change(entry).map_err(StartError::Corrupt)? else {
-            continue;
-        };
-        if membership.check(&change).is_ok() {
+    // That an entry is committed is noted with the next one, or never. So writes that were acknowledged may be among those
+    // behind, and all are kept; but for what would change who is a member, and what comes after that.
+    let mut kept = restored.applied;
+    for entry in restored
+        .entries
+        .iter()
+        .filter(|e| e.index > restored.applied)
+    {
+        let change = read_change(entry).map_err(StartError::Corrupt)?;
+        if change.is_some() && entry.index > committed {
+            break;
+        }
+        kept = entry.index;
+        if let Some(change) = change.filter(|change| membership.check(change).is_ok()) {
             membership.apply(&change);
         }
     }
@@ -66,7 +74,7 @@ pub(super) fn alone(
     let changes = promotion.into_iter().chain(removals);
     // A term that no other member has entries of.
     let term = hard_state.term + 1;
-    let entries: Vec<Entry> = (committed + 1..)
+    let entries: Vec<Entry> = (kept + 1..)
         .zip(changes)
         .map(|(index, change)| {
             let hint = match &change {
@@ -76,13 +84,13 @@ pub(super) fn alone(
             change_entry((index, term), hint, change)
         })
         .collect();
-    let dropped = restored.entries.iter().filter(|e| e.index > committed);
+    let dropped = restored.entries.iter().filter(|e| e.index > kept);
     Ok(Some(Alone {
         dropped: dropped.count(),
         hard_state: HardState {
             term,
             vote: me,
-            commit: committed + entries.len() as u64,
+            commit: kept + entries.len() as u64,
         },
         entries,
         gone,
@@ -145,22 +153,23 @@ mod tests {
     }
 
     #[test]
-    fn the_others_are_taken_out_and_what_was_not_agreed_on_is_dropped() {
+    fn the_others_are_taken_out_and_all_writes_are_kept() {
         let found = restored(Vec::new());
         let made = alone(1, &found, &membership(&[1, 2, 3], 1))
             .unwrap()
             .unwrap();
-        assert_eq!((made.gone.as_slice(), made.dropped), ([2, 3].as_slice(), 2));
+        assert_eq!((made.gone.as_slice(), made.dropped), ([2, 3].as_slice(), 0));
         let hard_state = HardState {
             term: 4,
             vote: 1,
-            commit: 9,
+            commit: 11,
         };
         assert_eq!(made.hard_state, hard_state);
         let restored = made.over(found);
         let log: Vec<_> = restored.entries.iter().map(|e| (e.index, e.term)).collect();
-        assert_eq!(log, [(5, 2), (6, 2), (7, 4), (8, 4), (9, 4)]);
-        let changes = restored.entries[2..]
+        assert_eq!(log[..4], [(5, 2), (6, 2), (7, 2), (8, 2)]);
+        assert_eq!(log[4..], [(9, 4), (10, 4), (11, 4)]);
+        let changes = restored.entries[4..]
             .iter()
             .map(|e| read_change(e).unwrap().unwrap());
         let wanted = [
@@ -179,7 +188,9 @@ mod tests {
         // The seventh is not agreed on.
         let left = change_entry((7, 2), RaftChange::Remove(1), Change::Remove { id: 1 });
         let made = alone(1, &restored(vec![left]), &membership(&[1, 2], 0));
-        assert_eq!(made.unwrap().unwrap().gone, [2]);
+        let made = made.unwrap().unwrap();
+        assert_eq!((made.gone.as_slice(), made.dropped), ([2].as_slice(), 2));
+        assert_eq!((made.entries[0].index, made.hard_state.commit), (7, 7));
         let left = change_entry((5, 2), RaftChange::Remove(1), Change::Remove { id: 1 });
         let refused = alone(1, &restored(vec![left]), &membership(&[1, 2], 0)).unwrap_err();
         assert!(refused.to_string().contains("was removed"), "{refused}");

@@ -203,7 +203,7 @@ fn tell(alone: &Alone, owner: &Owner) {
     );
     if alone.dropped > 0 {
         report!(
-            "kvstore: --force-new-cluster: {} entries of the log are dropped, since nothing says that the cluster agreed on them",
+            "kvstore: --force-new-cluster: the log's last {} entries are dropped: a change of the membership that nobody may have agreed on, and what follows it",
             alone.dropped
         );
     }
