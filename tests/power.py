@@ -99,7 +99,7 @@ def cluster(directory: Path, seed: int) -> Iterator[Cluster]:
         disks = {one.name: stack.enter_context(Disk(directory / one.name)) for one in members.members}
         stack.callback(members.close)
         for one in members.members:
-            one.data = disks[one.name].path / "data"
+            one.place = disks[one.name].path / "data"
         members.start()
         yield Cluster(members, disks, seed)
 

@@ -235,6 +235,13 @@ impl Handle {
         self.facts().leader.load(Ordering::Relaxed) != 0
     }
 
+    /// Waits until somebody leads.
+    pub async fn led(&self) {
+        let mut leaders = self.shared.leaders.subscribe();
+        // It ends with this handle only.
+        let _ = leaders.wait_for(|leader| *leader != 0).await;
+    }
+
     pub fn is_leader(&self) -> bool {
         self.facts().leader.load(Ordering::Relaxed) == self.facts().member_id
     }

@@ -335,7 +335,8 @@ async fn publish(handle: Handle, name: String, client_urls: Vec<String>) {
             handle.newcomers().notified().await;
         }
         let command = Command::MemberAttributes(attributes.clone());
-        told = handle.has_leader() && handle.propose(command).await.is_ok();
+        handle.led().await;
+        told = handle.propose(command).await.is_ok();
         if !told {
             tokio::time::sleep(PUBLISH_PAUSE).await;
         }

@@ -71,12 +71,8 @@ class Member:
     process: subprocess.Popen[bytes] | None = None
     command: tuple[str, ...] = OURS
     address: str = "127.0.0.1"
-    data: Path = Path()
+    place: Path | None = None
     """Its data directory; below `directory` by its name unless one is given."""
-
-    def __post_init__(self) -> None:
-        if self.data == Path():
-            self.data = self.directory / self.name
 
     @property
     def client_url(self) -> str:
@@ -85,6 +81,10 @@ class Member:
     @property
     def peer_url(self) -> str:
         return f"http://{self.address}:{self.peer_port}"
+
+    @property
+    def data(self) -> Path:
+        return self.place or self.directory / self.name
 
     @property
     def log(self) -> Path:

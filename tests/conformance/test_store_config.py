@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,12 @@ def test_a_file_makes_the_same_member_of_both(tmp_path: Path, server: str, varia
     at = [Member("from-file", tmp_path, port, peer) for port in (client, second)]
     try:
         until(f"leader, see {tmp_path / 'log'}", at[1].healthy)
-        listed = json.loads(members.ctl("member", "list", "-w", "json", at=at))
+
+        def told() -> Any:
+            listed = json.loads(members.ctl("member", "list", "-w", "json", at=at))
+            return listed if "clientURLs" in listed["members"][0] else None
+
+        listed = until("its word of where clients reach it", told)
         assert [member["name"] for member in listed["members"]] == ["from-file"]
         assert listed["members"][0]["clientURLs"] == [at[0].client_url]
         puts = "".join(f"put k{n} v\n" for n in range(3))

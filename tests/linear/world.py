@@ -50,7 +50,7 @@ class World:
             one = Member(name, self.directory, CLIENT_PORT, PEER_PORT, FLAGS, command=command, address=address)
             if not missing():
                 self.disks[name] = self._mounted.enter_context(Disk(self.directory / f"disk-{name}"))
-                one.data = self.disks[name].path / "data"
+                one.place = self.disks[name].path / "data"
             self.members[name] = one
 
     @property
