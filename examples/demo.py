@@ -158,8 +158,9 @@ def show() -> None:
     tar = image()
     for machine in ("m1", "m2", "m3"):
         on(machine, dock, "import", "-", "busybox", given=tar)
+    # From the first revision on: on a busy machine it may stand only once the unit runs.
     watchers = {
-        machine: Follower(machine, etcdctl(), "watch", "--prefix", "/fleet/v1/containers/")
+        machine: Follower(machine, etcdctl(), "watch", "--rev", "1", "--prefix", "/fleet/v1/containers/")
         for machine in ("m1", "m2", "m3")
     }
     on("m1", fleetctl, "start", str(HERE / UNIT))
