@@ -217,5 +217,16 @@ class Machine:
         for hierarchy in layout.hierarchies:
             top = hierarchy.mount / self.cgroups
             for directory, _, _ in os.walk(top, topdown=False):
-                Path(directory).rmdir()
+                await self._remove(Path(directory))
         assert not group.exists()
+
+    async def _remove(self, group: Path) -> None:
+        """Remove a control group; who was killed in it may take a moment to be gone."""
+        for _ in range(int(PATIENCE_S / 0.02)):
+            try:
+                group.rmdir()
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                return
+        raise AssertionError(f"{group} is still in use")
