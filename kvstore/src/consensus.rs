@@ -8,6 +8,7 @@ mod convert;
 mod durable;
 mod handover;
 mod intake;
+mod loss;
 mod status;
 mod storage;
 mod types;
@@ -52,6 +53,9 @@ pub struct Consensus {
     holds_entries: bool,
     /// To whom, in what term and up to where this member's log was last confirmed.
     confirmed: (u64, u64, u64),
+    /// The last that a leader knew this member to have confirmed when it had it no more, and that leader's term.
+    confirmed_and_lost: (u64, u64),
+    loss: Option<Loss>,
 }
 
 impl Consensus {
@@ -86,6 +90,8 @@ impl Consensus {
             parked_ticks: usize::MAX / 2,
             holds_entries: false,
             confirmed: (raft::INVALID_ID, 0, 0),
+            confirmed_and_lost: (0, 0),
+            loss: None,
         };
         this.node.mut_store().applied = applied;
         this.settle();
@@ -96,6 +102,9 @@ impl Consensus {
     pub fn tick(&mut self) {
         if self.node.raft.state == StateRole::Leader || self.may_campaign() {
             self.node.tick();
+        } else if self.has_lost() {
+            // It may not stand, but a leader that it does not hear of counts for less and less.
+            self.node.raft.election_elapsed += 1;
         }
         self.reads.tick();
         self.unsynced.tick();
@@ -106,14 +115,15 @@ impl Consensus {
 
     /// Takes in a message from another member.
     pub fn step(&mut self, message: &[u8]) -> Result<(), Refused> {
-        let message =
+        let mut message =
             eraftpb::Message::decode(message).map_err(|e| Refused::Undecodable(e.to_string()))?;
         let (from, kind) = (message.from, message.msg_type());
+        self.notice_loss(&mut message);
         if kind == MessageType::MsgPropose && self.parks() {
             self.parked.push(message);
             return Ok(());
         }
-        if self.refuses(kind) {
+        if self.refuses(&message) {
             return Ok(());
         }
         let (empty, committed) = (
@@ -238,7 +248,10 @@ impl Consensus {
 
     /// Work that is due, if any. Call until `None`.
     pub fn ready(&mut self) -> Option<Output> {
-        let mut output = Output::default();
+        let mut output = Output {
+            loss: self.loss.take(),
+            ..Default::default()
+        };
         self.start_reads(&mut output);
         if !self.node.has_ready() {
             output.messages = std::mem::take(&mut self.release);

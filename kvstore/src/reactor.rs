@@ -24,7 +24,7 @@ use tonic::Status;
 
 use crate::command::Proposal;
 use crate::config::Config;
-use crate::consensus::{announced_snapshot, Append, Consensus};
+use crate::consensus::{announced_snapshot, Append, Consensus, Loss};
 use crate::disk::Appender;
 use crate::errors::StoreError;
 use crate::handle::{Core, Handle, MAX_WAITING_REQUESTS};
@@ -251,6 +251,16 @@ impl Reactor {
     }
 
     fn perform(&mut self, output: crate::consensus::Output) -> Result<(), Broken> {
+        if let Some(Loss {
+            last_index,
+            confirmed,
+        }) = output.loss
+        {
+            report!(
+                "kvstore: the log ends at entry {last_index}, but this member had confirmed entry {confirmed}: its \
+                 disk lost what was synced, or somebody changed the log; it takes the whole state from the leader"
+            );
+        }
         for message in output.messages {
             self.send(message)?;
         }

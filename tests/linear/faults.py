@@ -29,7 +29,7 @@ Fault = Callable[[], Awaitable[str]]
 
 
 class Faults:
-    """Does one fault after the other; `told` says what was done, by the time since the beginning."""
+    """Does one fault after the other, and prints what was done, by the time since the beginning."""
 
     def __init__(self, world: World, load: Load, seed: int) -> None:
         self._world, self._load = world, load
@@ -38,7 +38,7 @@ class Faults:
         self._down: set[str] = set()
         self._begun = time.monotonic()
         self.deaths: list[Death] = []
-        self.told: list[str] = []
+        self._done = 0
 
     async def run(self, seconds: float) -> None:
         """Faults for so long, each kind at least once if there is time; at the end all is whole again."""
@@ -59,7 +59,8 @@ class Faults:
     async def _do(self, fault: Fault) -> None:
         began = time.monotonic() - self._begun
         what = await fault()
-        self.told.append(f"{began:.1f} to {time.monotonic() - self._begun:.1f} s: {what}")
+        self._done += 1
+        print(f"{began:.1f} to {time.monotonic() - self._begun:.1f} s: {what}", flush=True)
 
     async def _last(self, span: tuple[float, float] = SHORT_S) -> None:
         await asyncio.sleep(self._rand.uniform(*span))
@@ -140,7 +141,7 @@ class Faults:
         return await self._cut(" and ".join(f"{a} to {b}" for a, b in pairs) + " cut", pairs)
 
     async def _cut(self, what: str, pairs: list[tuple[str, str]]) -> str:
-        number = len(self.told) * 10 + len(self._cuts)
+        number = self._done * 10 + len(self._cuts)
         self._cuts[number] = frozenset(pairs)
         self._world.cut(frozenset().union(*self._cuts.values()))
         await self._last()
@@ -149,8 +150,11 @@ class Faults:
         return what
 
     async def torn_log(self) -> str:
-        """A member is killed, and the end of its log is not what it wrote."""
-        name = self._victim()
+        """A member is killed, and the end of its log is not what it wrote.
+
+        Followers too: to their leader they come back without what it knows them to have.
+        """
+        name = self._rand.choice(NAMES)
         self._kill([name])
         died = time.monotonic_ns()
         end = time.monotonic() + HARM_WAIT_S

@@ -61,8 +61,8 @@ def run_apart(
         )
 
 
-async def play(world: World, seed: int, seconds: float) -> tuple[History, list[str], list[str]]:
-    """Clients and watchers under faults; what they saw, what was done to the members, and what is wrong besides."""
+async def play(world: World, seed: int, seconds: float) -> tuple[History, list[str]]:
+    """Clients and watchers under faults; what they saw, and what is wrong besides."""
     load = Load(world.urls, seed)
     faults = Faults(world, load, seed)
     known: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -88,8 +88,8 @@ async def play(world: World, seed: int, seconds: float) -> tuple[History, list[s
     if len(set(hashes.values())) != 1:
         wrong.append(f"members' hashes of revision {revision} differ: {hashes}")
     watched = {name: tuple(changes) for name, changes in load.watched.items()}
-    told = [*faults.told, f"errors: {load.errors}"]
-    return History(tuple(load.operations), watched, logs, tuple(faults.deaths), revision), told, wrong
+    print(f"errors: {load.errors}")
+    return History(tuple(load.operations), watched, logs, tuple(faults.deaths), revision), wrong
 
 
 def figures(seen: History, seconds: float) -> str:
@@ -113,11 +113,11 @@ def once(directory: Path, lab: str, seed: int, seconds: float, command: Sequence
         world.start()
         world.ready()
         began = time.monotonic()
-        seen, told, wrong = asyncio.run(play(world, seed, seconds))
+        seen, wrong = asyncio.run(play(world, seed, seconds))
         took = time.monotonic() - began
     finally:
         world.close()
-    print("\n".join(told), figures(seen, took), f"revision {seen.until}", sep="\n", flush=True)
+    print(figures(seen, took), f"revision {seen.until}", sep="\n", flush=True)
     history.save(seen, directory / "history.jsonl")
     answered = sum(one.outcome == "ok" for one in seen.operations)
     if answered < MIN_RATE * seconds:

@@ -80,11 +80,12 @@ impl Unsynced {
 impl Consensus {
     /// Whether this member may stand now. A lone voter wins as soon as it stands, and the library takes what it wrote
     /// as a follower for durable then, so that must be true; and it looks through the entries that are not applied,
-    /// of which there are none while a snapshot that stands for them is on its way to the disk.
+    /// of which there are none while a snapshot that stands for them is on its way to the disk. Nor may a member that
+    /// has lost what it had confirmed.
     pub(super) fn may_campaign(&self) -> bool {
         let raft = &self.node.raft;
         let alone = raft.promotable() && raft.prs().is_singleton();
         let whole = raft.raft_log.applied >= self.node.store().start.0;
-        whole && (self.unsynced.is_empty() || !alone)
+        whole && !self.has_lost() && (self.unsynced.is_empty() || !alone)
     }
 }

@@ -10,10 +10,13 @@ impl Consensus {
         self.holds_entries = hold;
     }
 
-    pub(super) fn refuses(&self, kind: MessageType) -> bool {
-        match kind {
+    pub(super) fn refuses(&self, message: &Message) -> bool {
+        match message.msg_type() {
             MessageType::MsgAppend | MessageType::MsgPropose => self.holds_entries,
             MessageType::MsgTimeoutNow => !self.may_campaign(),
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
+                self.may_be_without_what_was_lost(message)
+            }
             _ => false,
         }
     }
@@ -44,7 +47,9 @@ impl Consensus {
 
     /// An append whose entries follow the position that it names. The library batches entries into an append that
     /// waits, also into an empty one that names another position; the answer would confirm what the other has not got.
-    pub(super) fn sound(&self, mut message: Message) -> Option<Message> {
+    /// And see `claim`.
+    pub(super) fn sound(&self, message: Message) -> Option<Message> {
+        let mut message = self.claim(message);
         let append = message.msg_type() == MessageType::MsgAppend;
         if let Some(first) = message.entries.first().filter(|_| append) {
             if first.index != message.index + 1 {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod durable;
+mod loss;
 
 use raft::eraftpb::Message;
 

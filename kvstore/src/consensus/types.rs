@@ -95,6 +95,15 @@ pub enum RaftChange {
     Remove(u64),
 }
 
+/// Entries that this member had confirmed to a leader, and that its log no longer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Its log's last position.
+    pub last_index: u64,
+    /// The last that it had confirmed, as far as the leader says.
+    pub confirmed: u64,
+}
+
 #[derive(Debug, Default)]
 pub struct Output {
     pub messages: Vec<Outgoing>,
@@ -106,6 +115,8 @@ pub struct Output {
     pub failed_reads: Vec<u64>,
     /// Leader (0: none) and own role, when one changed.
     pub role: Option<(u64, Role)>,
+    /// What was found missing since the last output.
+    pub loss: Option<Loss>,
 }
 
 #[derive(Debug, Clone, Default)]
