@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import Peer
-from benchmarks.processes import BenchError, Memory, Process, free_ports
+from benchmarks.ports import free_ports
+from benchmarks.processes import BenchError, Memory, Process
 
 READY_TIMEOUT_S = 60.0
 CAUGHT_UP_TIMEOUT_S = 180.0

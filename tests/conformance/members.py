@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from benchmarks.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 15.0
@@ -36,15 +37,6 @@ def etcd_path() -> str | None:
     """Where Debian's etcd is, likewise."""
     candidates = [os.environ.get("ETCD", ""), shutil.which("etcd") or "", str(ROOT / "build/peers/usr/bin/etcd")]
     return next((c for c in candidates if c and Path(c).is_file()), None)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def until(what: str, check: Any, seconds: float = START_SECONDS) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.members import OURS, ROOT, Member, Members, etcd_path, etcdctl_path, free_ports, until
+from benchmarks.ports import free_ports
+from tests.conformance.members import OURS, ROOT, Member, Members, etcd_path, etcdctl_path, until
 
 pytestmark = pytest.mark.skipif(etcdctl_path() is None, reason="etcdctl is not here: run make setup")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.members import Member, Members, etcdctl_path, free_ports, until
+from benchmarks.ports import free_ports
+from tests.conformance.members import Member, Members, etcdctl_path, until
 
 pytestmark = pytest.mark.skipif(etcdctl_path() is None, reason="etcdctl is not here: apt-get download etcd-client")
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.ports import free_ports
 from kvstore.client import Client
 from kvstore.errors import StoreError
-from tests.conformance.members import Member, Members, etcdctl_path, free_ports, until
+from tests.conformance.members import Member, Members, etcdctl_path, until
 from tests.storelab import syncs_held
 
 CLIENT_TIMEOUT_S = 20.0

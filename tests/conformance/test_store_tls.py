@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_ports
 from tests.certificates import Authority, Pair, self_signed
-from tests.conformance.members import OURS, etcdctl_path, free_ports
+from tests.conformance.members import OURS, etcdctl_path
 from tests.conformance.secured import SecureMembers, clients_flags, context, shown
 
 pytestmark = pytest.mark.skipif(etcdctl_path() is None, reason="etcdctl is not here: run make setup")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
+from benchmarks.ports import free_ports
 from tests.conformance.etcd.normal import Names
-from tests.conformance.members import ROOT, Member, Members, free_ports, until
+from tests.conformance.members import ROOT, Member, Members, until
 
 FOREIGN = ROOT / "build/peers/aetcd/bin/python"
 """The interpreter that has the foreign client; `make setup` lays it there."""

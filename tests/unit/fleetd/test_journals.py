@@ -14,12 +14,13 @@ import pytest
 from agent.nodeapi import NodeClients
 from agent.pb import node_pb2 as pb
 from agent.pb import node_pb2_grpc
+from benchmarks.ports import free_port
 from fleetd import journals
 from fleetd.journals import Journals
 from fleetd.registry import Registry, keys
 from fleetd.registry.records import Placed
 from kvstore.client import Client
-from tests.unit.fleetd.world import free_port, store
+from tests.unit.fleetd.world import store
 
 
 class Service(node_pb2_grpc.NodeServicer):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http.client
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from agent.interfaces import Placement, UnitState
+from benchmarks.ports import free_port
 from fleetd.registry import Registry
 from fleetd.registry.records import Machine
 from fleetd.registry.reports import ClusterLink
@@ -24,15 +22,6 @@ from kvstore.client import Client
 
 STORE_START_S = 20.0
 TTL_S = 3
-
-
-def free_port() -> int:
-    """A port below the ephemeral range, where no client's own connection can sit."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,17 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_port
 from kvstore.client import Client
 from kvstore.errors import StoreError
 from tests.conformance.members import etcd_path
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Cluster:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from benchmarks.ports import free_port
 from kvstore.client import Client, prefix_end
 from kvstore.errors import Compacted, LeaseNotFound, StoreError, TooLarge, Unavailable, of_status
 from kvstore.model import Compare, Op, RangeResult, TxnResult
-from tests.unit.kvstore.members import Cluster, free_port
+from tests.unit.kvstore.members import Cluster
 
 MEMBERS = 3
 

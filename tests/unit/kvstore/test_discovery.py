@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_port
 from kvstore import discovery, gateway
 from kvstore.discovery import DiscoveryError, endpoints, nameservers
-from tests.unit.kvstore.members import free_port
 
 RECORDS = {
     "_etcd-client-ssl._tcp.example": [(20, 1, 2379, "late.example"), (10, 1, 2379, "m1.example")],

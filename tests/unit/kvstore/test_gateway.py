@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from benchmarks.ports import free_port
 from kvstore.gateway import Gateway, host_port, main
-from tests.unit.kvstore.members import free_port
 
 
 def test_addresses(capsys: pytest.CaptureFixture[str]) -> None:

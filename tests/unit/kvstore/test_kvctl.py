@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ports import free_port
 from cli.kvctl import commandline
 from cli.kvctl.app import COMMANDS, wanted
 from cli.kvctl.commandline import arranged
 from cli.output import table
 from kvstore.client import Client
 from tests.lab import PEERS
-from tests.unit.kvstore.members import Cluster, free_port
+from tests.unit.kvstore.members import Cluster
 
 ENVIRONMENT = {**os.environ, "ETCDCTL_API": "3"}
 PASSING = (

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_port
 from cli.kvctl import security
 from kvstore import discovery
 from tests.certificates import Authority
 from tests.conformance.members import ROOT, etcdctl_path
 from tests.conformance.secured import SecureMembers, clients_flags, context
-from tests.unit.kvstore.members import free_port
 from tests.unit.kvstore.test_discovery import serving
 
 KVCTL = (sys.executable, "-m", "cli.kvctl.app")
