@@ -33,8 +33,8 @@ demo: native ## three machines, the paper's unit, a failover; cleans up
 test: native ## every test: Rust, Python, real machines
 	@echo "==> cargo test"
 	@cargo test --release --locked --workspace -q
-	@echo "==> pytest: one machine, two files at a time"
-	@$(BIN)/pytest -q --durations=10 -n 2 --dist loadfile tests/unit tests/conformance
+	@echo "==> pytest: one machine, four files at a time, since they wait for a third of it"
+	@$(BIN)/pytest -q --durations=10 -n 4 --dist loadfile tests/unit tests/conformance
 	@echo "==> pytest: labs, two at a time, since they mostly wait"
 	@$(BIN)/pytest -q --durations=20 -n 2 --dist loadfile tests/cluster tests/faults
 

@@ -148,7 +148,7 @@ async def test_only_a_booted_machine_counts_what_it_could_not_see_as_a_silence(u
 async def test_a_plan_that_asks_nobody_does_not_hide_the_store_s_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leader_module, "LEASE_TTL_S", 1)
+    monkeypatch.setattr(leader_module, "LEASE_TTL_S", 2)
     monkeypatch.setattr(files, "LOOK_EVERY_S", 0.2)
     with store_process(tmp_path) as (url, process):
         client = Client([url])
@@ -156,7 +156,7 @@ async def test_a_plan_that_asks_nobody_does_not_hide_the_store_s_silence(
             await until(lambda: leader.leading)
             assert not await Registry(client, "a").alarm()
             process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(3)
+            await asyncio.sleep(5)
             process.send_signal(signal.SIGCONT)
             async with asyncio.timeout(10):
                 while not await Registry(client, "a").alarm():
