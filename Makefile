@@ -10,7 +10,7 @@ SEED ?= 1
 SECONDS ?= 1800
 SOAK ?=
 
-.PHONY: help setup native demo test test-on-etcd bench curves soak-store lint format sim sim-bugs soak wheel clean
+.PHONY: help setup native demo test test-on-etcd bench curves soak-store lint lint-python lint-rust format sim sim-bugs soak wheel clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 15
@@ -54,9 +54,14 @@ soak-store: native ## half the top load for SECONDS, beside etcd: make soak-stor
 	@$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) $(BENCH)
 
 lint: native ## ruff, mypy --strict, rustfmt, clippy
+	@$(MAKE) --no-print-directory -j2 -O lint-python lint-rust
+
+lint-python:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+lint-rust:
 	@cargo fmt --all --check
 	@cargo clippy --release --locked --workspace --all-targets -q -- -D warnings
 
