@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("fleet-monitor", "fleet-presence", "kvload")
+PROGRAMS = ("fleet-disk", "fleet-monitor", "fleet-presence", "kvload")
 
 
 def stubs() -> None:
@@ -43,11 +43,10 @@ def programs() -> None:
     """Build the native programs and lay them where maturin's `data` puts them into the wheel's `bin`."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     profile = os.environ.get("FLEETD_CARGO_PROFILE", "release")
-    subprocess.run(
-        ["cargo", "build", "-q", "--profile", profile, "--locked", "--workspace", "--exclude", "fleet-disk", "--bins"],
-        cwd=ROOT,
-        check=True,
-    )
+    # The disk by itself: with its libraries' features the store would be built once more.
+    for which in (["--workspace", "--exclude", "fleet-disk"], ["-p", "fleet-disk"]):
+        command = ["cargo", "build", "-q", "--profile", profile, "--locked", *which, "--bins"]
+        subprocess.run(command, cwd=ROOT, check=True)
     scripts = ROOT / "build" / "wheel-data" / "scripts"
     shutil.rmtree(scripts, ignore_errors=True)
     scripts.mkdir(parents=True)

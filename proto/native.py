@@ -28,9 +28,7 @@ def main() -> None:
     root = build_backend.ROOT
     build_backend.stubs()
     build_backend.programs()
-    # The disk for tests is used where cargo leaves it; nothing that is installed needs it.
-    for package in ("kvstore-python", "fleet-disk"):
-        subprocess.run(["cargo", "build", "-q", "--release", "--locked", "-p", package], cwd=root, check=True)
+    subprocess.run(["cargo", "build", "-q", "--release", "--locked", "-p", "kvstore-python"], cwd=root, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", root / "target")) / "release"
     lay(target / "lib_core.so", root / "kvstore" / "_core.abi3.so")
     for name in build_backend.PROGRAMS:

@@ -66,11 +66,13 @@ class Lab:
         *daemon_args: str,
         hold: tuple[str, ...] = (),
         store: Store = "etcd" if etcdlab.WANTED else "own",
+        disks: bool = False,
     ) -> None:
         self.name = f"{name[:12]}-{os.getpid()}"  # two runs on one host take nothing from each other
         self.names = [f"m{at}" for at in range(1, count + 1)]
         self.daemon_args = daemon_args
         self.hold = hold
+        self.disks = disks
         self.notes = SHARED / f"fleetd-test-{self.name}"
         self.store = store
         self.ends = contextlib.ExitStack()
@@ -94,7 +96,8 @@ class Lab:
 
     def _up(self, held: tuple[str, ...] | list[str], daemon_args: tuple[str, ...]) -> None:
         hold = [word for one in held for word in ("--hold", one)]
-        self.lab("up", "-n", str(len(self.names)), *hold, "--", *daemon_args)
+        disks = ["--disks"] if self.disks else []
+        self.lab("up", "-n", str(len(self.names)), *disks, *hold, "--", *daemon_args)
 
     def _up_on_etcd(self) -> None:
         """The network has to be there before etcd, and etcd before the machines."""

@@ -212,14 +212,19 @@ def _all_traced(pid: int) -> bool:
 
 
 class Load:
-    """`tests.storeload` in a machine, as a context manager; afterwards its log is read into `writes` and `summary`."""
+    """`tests.storeload` in a machine, or beside them all, as a context manager.
 
-    def __init__(self, stores: Stores, machine: str, *, writers: int = 4) -> None:
+    Afterwards its log is read into `writes` and `summary`.
+    """
+
+    def __init__(self, stores: Stores, machine: str | None, *, writers: int = 4) -> None:
         self._stores = stores
         tag = str(time.monotonic_ns())
         self._prefix, self._out = f"load/{tag}/", stores.lab.notes / f"load-{tag}"
         command = [sys.executable, "-m", "tests.storeload", str(self._out), tag, str(writers), *stores.urls.values()]
-        self._words = ["fleet-lab", "exec", "--name", stores.lab.name, machine, "--", *command]
+        inside = ["fleet-lab", "exec", "--name", stores.lab.name, machine, "--"] if machine else []
+        beside = ["ip", "netns", "exec", str(stores.lab.status()["netns"])]
+        self._words = [*(inside or beside), *command]
         self._process: subprocess.Popen[bytes] | None = None
         self.writes: list[dict[str, Any]] = []
         self.summary: dict[str, int] = {}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
 import sys
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +36,22 @@ MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="A machine: 
 PASSING = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
+class Losing(Enum):
+    """What goes of that which was not synced."""
+
+    all = "all"
+    torn = "torn"
+    scattered = "scattered"
+
+
+class Request(Enum):
+    """What can fail at a disk."""
+
+    read = "read"
+    write = "write"
+    sync = "sync"
+
+
 @app.callback()
 def before(
     name: Annotated[str, typer.Option("--name", help="Which lab, for every command; it may stand behind it too.")] = "",
@@ -50,6 +68,10 @@ def up(
     name: Name = "lab",
     folder: Annotated[Path | None, typer.Option("--dir", help="Where the machines' data lies.")] = None,
     daemon: Annotated[str, typer.Option("--daemon", help="Run this command instead of fleetd.")] = "",
+    disks: Annotated[
+        bool,
+        typer.Option("--disks", help="Have the data on disks that lose what was not synced when a machine is killed."),
+    ] = False,
     hold: Annotated[list[str] | None, typer.Option("--hold", help="A machine that stays off for now.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the cluster takes units.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
@@ -58,7 +80,7 @@ def up(
     if unknown := set(hold or ()) - {f"m{at}" for at in range(1, count + 1)}:
         raise LabError(f"--hold {', '.join(sorted(unknown))}: this lab has m1 to m{count}")
     with labs.lock(name):
-        lab = labs.up(name, count, folder, daemon=tuple(shlex.split(daemon)), args=tuple(context.args))
+        lab = labs.up(name, count, folder, daemon=tuple(shlex.split(daemon)), args=tuple(context.args), disks=disks)
         started = [one for one in lab.machines if one not in (hold or [])]
         for one in started:
             begin = time.monotonic()
@@ -91,12 +113,47 @@ def start(
 
 @app.command(epilog="Example:  fleet-lab kill m1 m2")
 def kill(
-    those: Annotated[list[str], typer.Argument(metavar="MACHINE...", help="Machines: m1, m2 ...")], name: Name = "lab"
+    those: Annotated[list[str], typer.Argument(metavar="MACHINE...", help="Machines: m1, m2 ...")],
+    name: Name = "lab",
+    loss: Annotated[
+        Losing,
+        typer.Option(help="With --disks, of what was not synced: all goes, all but a beginning, or any sectors."),
+    ] = Losing.all,
+    seed: Annotated[int | None, typer.Option(help="Lets the same go again.")] = None,
 ) -> None:
     """Cut the power of machines, of all of them in the same instant."""
     with labs.lock(name):
         lab = Lab.load(name)
-        machines.kill(*(lab.machine(one) for one in dict.fromkeys(those)))
+        chosen = secrets.randbelow(1 << 32) if seed is None else seed
+        told = machines.kill(*(lab.machine(one) for one in dict.fromkeys(those)), loss=loss.value, seed=chosen)
+    for machine, lost in told.items():
+        print(f"{machine}: {lost}" + ("" if loss is Losing.all else f"; --seed {chosen}"))
+
+
+@app.command(epilog="Example:  fleet-lab disk m1 --eio sync --slow 300")
+def disk(
+    machine: MachineName,
+    name: Name = "lab",
+    eio: Annotated[list[Request] | None, typer.Option(help="Let these requests fail; may be repeated.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Have no more room (ENOSPC).")] = False,
+    slow: Annotated[int | None, typer.Option(metavar="MILLISECONDS", min=0, help="Let each sync take so long.")] = None,
+    well: Annotated[bool, typer.Option("--well", help="Take all that back first.")] = False,
+) -> None:
+    """Let a machine's disk fail, be full or slow, until it is told otherwise or powered off; then show its state."""
+    with labs.lock(name):
+        one = Lab.load(name).machine(machine).disk
+        try:
+            if well:
+                one.be_well()
+            for request in eio or []:
+                one.fail(request.value, "EIO")
+            if full:
+                one.fail("write", "ENOSPC")
+            if slow is not None:
+                one.slow(slow)
+            print(*(f"{what}={how}" for what, how in one.state().items()))
+        except OSError as error:
+            raise LabError(f"the disk of {machine} does not answer: {error}") from error
 
 
 @app.command("exec", context_settings=PASSING, epilog="Example:  fleet-lab exec m1 -- fleetctl list-units")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.lab import namespaces as ns
+from cli.lab.disk import control as disks
 
 LAB_DIR = Path("/run/lab")
 """Where a machine sees its own folder of the lab."""
@@ -29,6 +30,10 @@ FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 2.0
 SETTLED_S = 2.0
 MAX_LOG_BYTES = 64 << 20
+DATA_DIR = Path("/var/lib/fleetd")
+DISK_SOCKET = "disk.sock"
+OFF_THE_DISK = ("images", "containers")
+"""Parts of the data directory that no disk has: overlayfs does not write to FUSE, and images have links and devices."""
 TMPFS_OPTIONS = "mode=755,size=25%"
 
 
@@ -45,7 +50,7 @@ def main() -> None:
     if sys.stdin.readline().strip() != "go":
         os._exit(1)  # the lab is gone; so is this machine
     try:
-        build(plan)
+        disk = build(plan)
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"machine {plan['name']}: {error}", flush=True)
         os._exit(1)
@@ -54,10 +59,11 @@ def main() -> None:
     for target in (0, 1, 2):
         os.dup2(null, target)
     watch(plan)
+    del disk  # Its end of the pipe is held until here, that is for good: the disk goes with this process.
 
 
-def build(plan: dict[str, Any]) -> None:
-    """Make the machine's mounts, name, identity and address."""
+def build(plan: dict[str, Any]) -> subprocess.Popen[bytes] | None:
+    """Make the machine's mounts, name, identity and address; returns its disk, if it has one of its own."""
     handles = {path: os.open(path, os.O_PATH) for path in (plan["dir"], *plan["visible"])}
     ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
     ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
@@ -79,9 +85,11 @@ def build(plan: dict[str, Any]) -> None:
     mount_cgroups(plan["hierarchies"], plan["links"])
     socket.sethostname(plan["name"])
     own_files(plan)
-    Path("/var/lib/fleetd").mkdir(parents=True, exist_ok=True)
+    DATA_DIR.mkdir(parents=True, exist_ok=True)
     (LAB_DIR / "data").mkdir(exist_ok=True)
-    ns.bind(LAB_DIR / "data", "/var/lib/fleetd")
+    disk = insert_disk(Path(plan["disk"])) if plan["disk"] else None
+    if disk is None:
+        ns.bind(LAB_DIR / "data", DATA_DIR)
     commands = (
         "link set lo up\n"
         f"addr add {plan['address']}/{plan['prefix']} broadcast + dev eth0\n"
@@ -89,6 +97,19 @@ def build(plan: dict[str, Any]) -> None:
         f"route add default via {plan['gateway']}\n"
     )
     subprocess.run(["ip", "-batch", "-"], input=commands.encode(), check=True, stdout=subprocess.DEVNULL)
+    return disk
+
+
+def insert_disk(program: Path) -> subprocess.Popen[bytes]:
+    """Have the data directory on a disk that loses what was not synced; it is a process of the machine's own."""
+    backing = LAB_DIR / "disk"
+    backing.mkdir(exist_ok=True)
+    disk = disks.start(program, backing, DATA_DIR, LAB_DIR / DISK_SOCKET)
+    for name in OFF_THE_DISK:
+        (LAB_DIR / "data" / name).mkdir(exist_ok=True)
+        (DATA_DIR / name).mkdir(exist_ok=True)
+        ns.bind(LAB_DIR / "data" / name, DATA_DIR / name)
+    return disk
 
 
 def mount_cgroups(hierarchies: list[dict[str, Any]], links: dict[str, str]) -> None:

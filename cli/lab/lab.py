@@ -24,6 +24,7 @@ from typing import IO, Any
 from agent.cgroups import Cgroup
 from cli.lab import machine as machines
 from cli.lab import switch
+from cli.lab.disk.control import DEVICE
 from cli.lab.machine import CGROUP_ROOT, Machine
 from cli.lab.switch import Cut, LabError
 
@@ -58,6 +59,8 @@ class Lab:
     args: tuple[str, ...] = ()
     machines: dict[str, Slot] = field(default_factory=dict)
     cuts: dict[str, Cut] = field(default_factory=dict)
+    disks: bool = False
+    """Whether machines have disks of their own, that lose what was not synced."""
 
     @classmethod
     def load(cls, name: str) -> Lab:
@@ -87,7 +90,8 @@ class Lab:
             *(sys.executable, "-m", "fleetd", "--insecure", "--bootstrap-expect", str(self.expect)),
             *("--listen-address", slot.address),
         )
-        return Machine(self.name, name, Path(self.dir) / name, slot.address, (*daemon, *self.args, *slot.args))
+        words = (*daemon, *self.args, *slot.args)
+        return Machine(self.name, name, Path(self.dir) / name, slot.address, words, has_disk=self.disks)
 
     def all(self) -> list[Machine]:
         """Return every machine in order."""
@@ -127,18 +131,22 @@ class Lab:
         self.save()
 
 
-def up(name: str, count: int, folder: Path | None, *, daemon: tuple[str, ...], args: tuple[str, ...]) -> Lab:
+def up(
+    name: str, count: int, folder: Path | None, *, daemon: tuple[str, ...], args: tuple[str, ...], disks: bool = False
+) -> Lab:
     """Make a lab's switch and places (no machine is started yet); leftovers of that name go first."""
     _check_name(name)
     if not 1 <= count <= MAX_MACHINES:
         raise LabError(f"a lab has 1 to {MAX_MACHINES} machines, not {count}")
     if os.geteuid() != 0:
         raise LabError("a lab needs root: it makes namespaces, mounts and control groups")
+    if disks and not DEVICE.exists():
+        raise LabError(f"{DEVICE} is missing, which disks of machines need; `modprobe fuse` makes it")
     if running := [one for one in _recorded(name) if one.pid() is not None]:
         names = ", ".join(one.name for one in running)
         raise LabError(f"lab {name} is up ({names}); `fleet-lab down --name {name}` first")
     down(name)
-    lab = Lab(name, str(folder.resolve() if folder else DATA_DIR / name), count, daemon, args)
+    lab = Lab(name, str(folder.resolve() if folder else DATA_DIR / name), count, daemon, args, disks=disks)
     with _hold(HOST):
         lab.save()
     for number in range(1, count + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -18,7 +19,8 @@ from typing import IO
 from agent.cgroups import Cgroup
 from agent.hierarchies import Hierarchy
 from cli.lab import switch
-from cli.lab.init import DAEMON_LOG, DAEMON_PID, STOPPED_FLAG
+from cli.lab.disk.control import Control, Loss, program
+from cli.lab.init import DAEMON_LOG, DAEMON_PID, DISK_SOCKET, STOPPED_FLAG
 from cli.lab.switch import LabError
 
 START_TIMEOUT_S = 20.0
@@ -40,6 +42,8 @@ class Machine:
     """Its folder on the host: `data` (its /var/lib/fleetd), its machine-id, its daemon's log."""
     address: str
     daemon: tuple[str, ...]
+    has_disk: bool = False
+    """Whether its data lies on a disk of its own, that loses what was not synced."""
 
     @property
     def group(self) -> Cgroup:
@@ -50,6 +54,15 @@ class Machine:
     def log(self) -> Path:
         """Where its daemon's output goes."""
         return self.dir / DAEMON_LOG
+
+    @property
+    def disk(self) -> Control:
+        """Its disk; LabError when it has none or is off."""
+        if not self.has_disk:
+            raise LabError(f"{self.name} has no disk of its own: make the lab with `fleet-lab up --disks`")
+        if self.pid() is None:
+            raise LabError(f"{self.name} is off")
+        return Control(self.dir / DISK_SOCKET)
 
     def machine_id(self) -> str:
         """Return its machine-id, made at first use."""
@@ -114,6 +127,7 @@ def start(machine: Machine) -> None:
             for one in layout.hierarchies
         ],
         "links": _links(),
+        "disk": str(program()) if machine.has_disk else "",
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "cli.lab.init"],
@@ -144,15 +158,24 @@ def start(machine: Machine) -> None:
             raise LabError(f"{machine.name} can't be started: {answer}")
 
 
-def kill(*those: Machine) -> None:
-    """Cut the power of machines at once: a SIGKILL to pid 1 takes everything in one; then its empty groups go."""
+def kill(*those: Machine, loss: Loss = "all", seed: int = 0) -> dict[str, str]:
+    """Cut the power of machines at once: a SIGKILL to pid 1 takes everything in one; then its empty groups go.
+
+    Their disks, of those that have one, lose what was not synced. Returns how much, by machine.
+    """
     handles: dict[str, int] = {}
+    told: dict[str, str] = {}
     try:
         for machine in those:
             pid = machine.pid()
             if pid is None:
                 raise LabError(f"{machine.name} is off")
             handles[machine.name] = os.pidfd_open(pid)
+        for at, machine in enumerate(those):
+            if machine.has_disk:
+                # One that was killed, or has been told to hang, has lost all anyway.
+                with contextlib.suppress(OSError):
+                    told[machine.name] = machine.disk.cut(loss, seed + at)
         for handle in handles.values():
             signal.pidfd_send_signal(handle, signal.SIGKILL)
         for name, handle in handles.items():
@@ -163,6 +186,7 @@ def kill(*those: Machine) -> None:
             os.close(handle)
     for machine in those:
         clear(machine)
+    return told
 
 
 def clear(machine: Machine) -> None:
@@ -173,7 +197,7 @@ def clear(machine: Machine) -> None:
         group.remove()
     if switch.exists(machine.lab):
         switch.unplug(machine.lab, machine.name)
-    for name in ("pid", DAEMON_PID):
+    for name in ("pid", DAEMON_PID, DISK_SOCKET):
         (machine.dir / name).unlink(missing_ok=True)
 
 

@@ -1,1 +1,1 @@
-"""`fleet-disk`, a disk that loses its power, fails and is slow when it is told to: the program (Rust), its mount."""
+"""Disks that lose power (`cli.lab.disk`), for tests of single processes."""

@@ -1,10 +1,11 @@
-"""The disk of tests, mounted: it is a file system like others until it is told to lose, tear, fail or wait."""
+"""The disk that loses power, mounted: it is a file system like others until it is told to lose, tear, fail or wait."""
 
 from __future__ import annotations
 
 import errno
 import mmap
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +57,7 @@ def test_what_was_not_synced_is_gone_and_what_was_is_there(disk: Disk) -> None:
         file.write(b"XX")
     kept.rename(disk.path / "moved")
     assert (disk.path / "moved").read_bytes() == b"XXnced"
-    assert disk.state()["waiting"] == len(b"gone") + len(b"XX")
+    assert disk.state()["waiting"] == str(len(b"gone") + len(b"XX"))
     disk.lose("all", 1)
     assert names(disk.path) == {"kept"}
     assert kept.read_bytes() == b"synced"
@@ -102,7 +103,8 @@ def test_requests_fail_while_they_shall(disk: Disk) -> None:
         disk.fail("write", "ENOSPC")
         assert os.statvfs(disk.path).f_bavail == 0
         with pytest.raises(OSError) as full:
-            os.pwrite(file, b"y", 0)
+            os.pwrite(file, b"yz", 0)
+        os.pwrite(file, b"w", 0)  # it has room for that already
         with pytest.raises(OSError) as no_name:
             (disk.path / "g").touch()
         assert {full.value.errno, no_name.value.errno} == {errno.ENOSPC}
@@ -116,11 +118,14 @@ def test_requests_fail_while_they_shall(disk: Disk) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+    assert (disk.path / "f").read_bytes() == b"y"
+    disk.lose("all", 1)
+    assert (disk.path / "f").read_bytes() == b"x", "a sync makes nothing last whose sync has failed before"
     disk.fail("read", "EIO")
     with pytest.raises(OSError):
         (disk.path / "f").read_bytes()
     disk.fail("read", "none")
-    assert (disk.path / "f").read_bytes() == b"y"
+    assert (disk.path / "f").read_bytes() == b"x"
 
 
 def test_a_slow_sync_holds_nobody_else_up(disk: Disk) -> None:
@@ -168,13 +173,29 @@ def test_it_is_unmounted_when_it_was_killed_or_something_is_open(tmp_path: Path)
         held.flush()
     assert not mounted(tmp_path / "disk")
     with Disk(tmp_path) as disk:
-        assert disk._process is not None
-        disk._process.kill()
+        assert disk.process is not None
+        disk.process.kill()
     assert not mounted(tmp_path / "disk")
+
+
+def test_a_cut_loses_at_once_what_was_not_synced_and_answers_nothing_until_all_are_killed(tmp_path: Path) -> None:
+    with Disk(tmp_path) as disk:
+        put(disk.path / "f", b"x")
+        (disk.path / "g").touch()
+        disk.cut("all", 1)
+        waiting = subprocess.Popen(["sync", str(disk.path / "f")])
+        time.sleep(0.2)
+        assert waiting.poll() is None
+        assert disk.process is not None
+        waiting.kill()
+        disk.process.kill()
+        waiting.wait(5)
+    with Disk(tmp_path) as disk:
+        assert names(disk.path) == {"f"}
 
 
 def test_commands_that_it_does_not_know_are_refused(disk: Disk) -> None:
     with pytest.raises(OSError, match="no such command"):
-        disk._say("explode")
+        disk.say("explode")
     with pytest.raises(OSError, match="the seed is no number"):
-        disk._say("lose all x")
+        disk.say("lose all x")

@@ -45,9 +45,19 @@ impl Shell {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a request that takes room is told instead.
-    fn no_write(&self) -> Result<(), i32> {
+    /// What a request that takes more room is told instead.
+    fn no_room(&self) -> Result<(), i32> {
         self.faults().write.map_or(Ok(()), Err)
+    }
+
+    /// What a write up to `end` is told instead. A full disk takes what it has room for already.
+    fn no_write(&self, number: u64, end: u64) -> Result<(), i32> {
+        let fails = self.faults().write;
+        match fails {
+            Some(libc::ENOSPC) if self.tree().stat(number)?.length >= end => Ok(()),
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     fn make(
@@ -58,7 +68,7 @@ impl Shell {
         mode: u32,
         directory: bool,
     ) -> Result<Stat, i32> {
-        self.no_write()?;
+        self.no_room()?;
         let meta = Meta {
             directory,
             mode: permissions(mode),
@@ -79,7 +89,13 @@ impl Shell {
         let work = move || {
             std::thread::sleep(slow);
             let mut tree = tree.lock().unwrap_or_else(PoisonError::into_inner);
-            answer(fails.map_or_else(|| tree.sync(number), Err));
+            answer(match fails {
+                None => tree.sync(number),
+                Some(error) => {
+                    tree.fail_sync(number);
+                    Err(error)
+                }
+            });
         };
         if slow.is_zero() {
             work();
@@ -292,7 +308,7 @@ impl Filesystem for Shell {
             Err(error) => reply.error(Errno::from_i32(error)),
         };
         let written = self
-            .no_write()
+            .no_write(ino.0, offset + data.len() as u64)
             .and_then(|()| self.tree().write(ino.0, offset, data));
         match written {
             // LMDB writes its meta pages so, and syncs them no other way.
@@ -326,9 +342,9 @@ impl Filesystem for Shell {
         if mode != 0 {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        let mut tree = self.tree();
-        let grown = self.no_write().and_then(|()| {
-            let end = offset + length;
+        let end = offset + length;
+        let grown = self.no_write(ino.0, end).and_then(|()| {
+            let mut tree = self.tree();
             if tree.stat(ino.0)?.length < end {
                 tree.set_length(ino.0, end)?;
             }

@@ -88,6 +88,23 @@ impl Backing {
         Ok(())
     }
 
+    /// The inodes of which there is something.
+    ///
+    /// # Errors
+    /// The directory's own.
+    pub fn numbers(&self) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.objects)? {
+            found.extend(
+                entry?
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse::<u64>().ok()),
+            );
+        }
+        Ok(found)
+    }
+
     /// Forget an inode; one that was never synced is no error.
     pub fn remove(&self, inode: u64) {
         let _ = std::fs::remove_file(self.path(inode));

@@ -3,9 +3,10 @@
 //! | command | does |
 //! |---|---|
 //! | `lose all\|torn\|scattered SEED` | loses power: nothing unsynced survives, a beginning of it, or any sectors of it. Whoever used the disk must have been killed |
-//! | `fail read\|write\|sync EIO\|ENOSPC\|none` | lets such requests fail from now on, or no longer |
+//! | `cut all\|torn\|scattered SEED` | the same, and then answers nothing any more, neither here nor there: to be followed by a kill |
+//! | `fail read\|write\|sync EIO\|ENOSPC\|none` | lets such requests fail from now on, or no longer: with ENOSPC those writes that take more room; what waits for a sync that fails is never synced |
 //! | `slow MILLISECONDS` | lets every sync take so long |
-//! | `state` | tells bytes that wait for a sync, and syncs so far |
+//! | `state` | tells bytes that wait for a sync, syncs so far, how requests fail, and the milliseconds that a sync takes |
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -72,7 +73,7 @@ fn obey(line: &str, tree: &Mutex<Tree>, faults: &Mutex<Faults>) -> Result<String
     let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
     let mut tree = tree.lock().unwrap_or_else(PoisonError::into_inner);
     match line.split_whitespace().collect::<Vec<_>>()[..] {
-        ["lose", loss, seed] => {
+        [how @ ("lose" | "cut"), loss, seed] => {
             let loss = match loss {
                 "all" => Loss::All,
                 "torn" => Loss::Torn,
@@ -83,6 +84,10 @@ fn obey(line: &str, tree: &Mutex<Tree>, faults: &Mutex<Faults>) -> Result<String
             let waited = tree.waiting();
             tree.lose(loss, &mut Random::new(seed))
                 .map_err(|error| io::Error::from_raw_os_error(error).to_string())?;
+            if how == "cut" {
+                // Whoever asks for anything waits for these.
+                std::mem::forget((faults, tree));
+            }
             Ok(format!("{waited} bytes were not synced"))
         }
         ["fail", what, how] => {
@@ -105,7 +110,24 @@ fn obey(line: &str, tree: &Mutex<Tree>, faults: &Mutex<Faults>) -> Result<String
             faults.slow = Duration::from_millis(time);
             Ok(String::new())
         }
-        ["state"] => Ok(format!("waiting={} syncs={}", tree.waiting(), faults.syncs)),
+        ["state"] => Ok(format!(
+            "waiting={} syncs={} read={} write={} sync={} slow={}",
+            tree.waiting(),
+            faults.syncs,
+            name(faults.read),
+            name(faults.write),
+            name(faults.sync),
+            faults.slow.as_millis()
+        )),
         _ => Err("no such command".into()),
+    }
+}
+
+/// How a command calls an error.
+fn name(error: Option<Errno>) -> &'static str {
+    match error {
+        Some(libc::ENOSPC) => "ENOSPC",
+        Some(_) => "EIO",
+        None => "none",
     }
 }

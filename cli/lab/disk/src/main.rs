@@ -1,4 +1,4 @@
-//! A disk for tests: a file system (FUSE) that keeps in memory what was not synced, and loses it when it is told to.
+//! A disk that can go wrong: a file system (FUSE) that keeps in memory what was not synced, and loses it when it is told to.
 //!
 //! `fleet-disk BACKING MOUNTPOINT SOCKET` mounts it, prints `ready`, and takes commands on the socket (`control`). It
 //! ends, and unmounts, when its standard input does. BACKING has what was synced, one object an inode, and is found

@@ -10,10 +10,21 @@ pub enum Change {
     Length(u64),
 }
 
+/// Changes and bytes of one file that may wait for a sync before they are written all the same, as a system does with
+/// what is old or much.
+const MAX_WAITING_CHANGES: usize = 4096;
+const MAX_WAITING_BYTES: u64 = 64 << 20;
+
 /// Changes that wait for a sync, and how long the file is with them.
 #[derive(Debug, Default)]
 pub struct Pending {
+    /// Those that don't wait, if any, and behind them those that do.
     changes: Vec<Change>,
+    /// How many of them don't wait: their sync failed, or comes behind one that did.
+    settled: usize,
+    /// Whether a sync has failed.
+    failed: bool,
+    waiting: u64,
     length: u64,
 }
 
@@ -33,8 +44,8 @@ impl Pending {
     #[must_use]
     pub fn new(length: u64) -> Self {
         Self {
-            changes: Vec::new(),
             length,
+            ..Self::default()
         }
     }
 
@@ -46,15 +57,18 @@ impl Pending {
     /// Bytes that wait.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let size = |change: &Change| match change {
-            Change::Write { bytes, .. } => bytes.len() as u64,
-            Change::Length(_) => 0,
-        };
-        self.changes.iter().map(size).sum()
+        self.waiting
+    }
+
+    /// Whether so much waits that it is to be written now.
+    #[must_use]
+    pub fn is_much(&self) -> bool {
+        self.waiting > MAX_WAITING_BYTES || self.changes.len() - self.settled > MAX_WAITING_CHANGES
     }
 
     pub fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.length = self.length.max(offset + bytes.len() as u64);
+        self.waiting += bytes.len() as u64;
         self.changes.push(Change::Write {
             offset,
             bytes: bytes.to_vec(),
@@ -85,7 +99,22 @@ impl Pending {
 
     /// All that waits; it is taken as synced then.
     pub fn take(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
+        self.waiting = 0;
+        if !self.failed {
+            return std::mem::take(&mut self.changes);
+        }
+        // They lie over what is not synced before them, for readers.
+        let taken = self.changes[self.settled..].to_vec();
+        self.settled = self.changes.len();
+        taken
+    }
+
+    /// A sync has failed: what waits is seen until power is lost, and no later sync makes it last. So Linux does it: a
+    /// page whose write failed counts as clean.
+    pub fn fail(&mut self) {
+        self.waiting = 0;
+        self.failed = true;
+        self.settled = self.changes.len();
     }
 
     /// What reaches the disk of all that waits when power is lost.
@@ -198,6 +227,22 @@ mod tests {
         pending.set_length(1);
         pending.set_length(3);
         assert_eq!(pending.over(0, b"abcd".to_vec()), b"a\0\0");
+    }
+
+    #[test]
+    fn what_a_failed_sync_left_is_seen_and_never_lasts() {
+        let mut pending = Pending::new(4);
+        pending.write(0, b"XX");
+        pending.fail();
+        pending.write(1, b"YY");
+        assert_eq!(
+            (pending.bytes(), pending.take()),
+            (2, vec![write(1, b"YY")])
+        );
+        pending.write(3, b"Z");
+        assert_eq!(pending.over(0, b"aYYd".to_vec()), b"XYYZ");
+        let kept = pending.survivors(Loss::Scattered, &mut Random::new(1));
+        assert!(kept.is_empty() || kept == [write(3, b"Z")]);
     }
 
     #[test]
