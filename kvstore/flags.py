@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kvstore.config_file import ConfigFileError
 from kvstore.config_file import read as read_file
 from kvstore.idle_flags import IDLE
+from kvstore.old_flags import OLD_FLAGS, OLD_GATES
 from kvstore.tls_flags import CERTIFICATES
 
 Value = str | int | bool | list[str] | list[tuple[str, str]]
@@ -175,12 +176,15 @@ FLAGS: tuple[Flag, ...] = (
     Flag("backup-interval", _duration, "1h", "How often one is made (ours)."),
     Flag("backup-keep", _number, "24", "How many are kept (ours)."),
     Flag("corrupt-check-time", _pause, "0s", "How often the leader compares what the members hold (0s: never)."),
+    Flag(
+        "compact-hash-check-time", _pause, "1m", "How often the leader compares hashes that were noted at compactions."
+    ),
     Flag("lease-checkpoint-interval", _duration, "5m", "How often it is noted what is left of a lease (ours)."),
     Flag(
         "feature-gates",
         _gates,
         "",
-        "Features to switch, as Name=true,Name=false: InitialCorruptCheck, LeaseCheckpoint.",
+        "Features to switch, as Name=true,Name=false: InitialCorruptCheck, CompactHashCheck, LeaseCheckpoint.",
     ),
     Flag("max-request-bytes", _number, "1572864", "Largest request of a client, in bytes."),
     Flag("max-txn-ops", _number, "128", "Most operations in a transaction."),
@@ -210,9 +214,11 @@ GATES = {
     **dict.fromkeys(("TxnModeWriteWithSharedBuffer", "FastLeaseKeepAlive"), True),
 }
 """Gates and whether they are open: as with etcd, but for checkpoints of leases, which are taken here. Only
-`InitialCorruptCheck` and `LeaseCheckpoint` have an effect."""
+`InitialCorruptCheck`, `CompactHashCheck` and `LeaseCheckpoint` have an effect."""
 LARGEST = 2**63 - 1
 _BY_NAME = {flag.name: flag for flag in FLAGS}
+_BY_NAME |= {old: replace(_BY_NAME[name], name=old) for old, name in OLD_FLAGS.items()}
+_BY_NAME |= {old: Flag(old, _switch, "false", "") for old in OLD_GATES}
 _DEFAULT_QUOTA_BYTES = 2 * 1024 * 1024 * 1024
 
 
@@ -274,18 +280,43 @@ def _given(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[di
     path = line.pop("config-file", "") or environment.get("ETCD_CONFIG_FILE", "")
     if path:
         ignored = [f"--{name}" for name in line]
-        ignored += [flag.variable for flag in FLAGS if flag.variable in environment and flag.name != "config-file"]
+        said = [flag for flag in _BY_NAME.values() if flag.variable in environment]
+        ignored += [flag.variable for flag in said if flag.name != "config-file"]
         warnings = [f"{', '.join(ignored)} ignored: {path} holds all settings"] if ignored else []
         return _from_file(path), warnings
-    known = {flag.variable for flag in FLAGS}
+    known = {flag.variable for flag in _BY_NAME.values()}
     warnings = [
         f"unrecognized environment variable {name}={environment[name]}"
         for name in sorted(environment)
         if name.startswith("ETCD_") and name not in known
     ]
-    given = {flag.name: (flag.variable, environment[flag.variable]) for flag in FLAGS if flag.variable in environment}
+    said = [flag for flag in _BY_NAME.values() if flag.variable in environment]
+    given = {flag.name: (flag.variable, environment[flag.variable]) for flag in said}
     given |= {name: (f"--{name}", text) for name, text in line.items()}
     return given, warnings
+
+
+def _under_new_names(given: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """What was said of flags and gates by the names that they had before, of those that they have now; a new name goes
+    before an old one. Raises FlagError where a gate is switched by both, as etcd 3.6 does."""
+    renamed = {OLD_FLAGS[name]: value for name, value in given.items() if name in OLD_FLAGS}
+    renamed |= {name: value for name, value in given.items() if name not in OLD_FLAGS and name not in OLD_GATES}
+    place, gates = renamed.get("feature-gates", ("", ""))
+    for name, (source, text) in given.items():
+        if gate := OLD_GATES.get(name):
+            if any(part.strip().partition("=")[0] == gate for part in gates.split(",")):
+                raise FlagError(f"{source} and {gate} in {place} are one switch: say it in {place} alone")
+            # What makes no sense is told of the name that was used.
+            switched = f"{gate}={_read(_BY_NAME[name], source, text)}"
+            place, gates = place or source, ",".join(filter(None, (gates, switched)))
+    return renamed | {"feature-gates": (place, gates)} if gates else renamed
+
+
+def _read(flag: Flag, source: str, text: str) -> Value:
+    try:
+        return flag.read(text)
+    except FlagError as error:
+        raise FlagError(f"invalid value for {source}: {error}") from None
 
 
 def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -293,15 +324,13 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[
 
     Where there is a configuration file it alone counts, as with etcd. Raises FlagError.
     """
-    given, unheard = _given(arguments, environment)
+    said, unheard = _given(arguments, environment)
+    given = _under_new_names(said)
     warnings: list[str] = []
     result: dict[str, Any] = {}
     for flag in FLAGS:
         source, text = given.get(flag.name, (f"--{flag.name}", flag.default))
-        try:
-            value = flag.read(text)
-        except FlagError as error:
-            raise FlagError(f"invalid value for {source}: {error}") from None
+        value = _read(flag, source, text)
         if flag.served:
             section = flag.place.partition(".")[0]
             (result.setdefault(section, {}) if section else result)[flag.key] = value
@@ -311,6 +340,7 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[
     del result["config_file"]
     gates = dict(result.pop("feature_gates"))
     result["initial_corrupt_check"] = gates.pop("InitialCorruptCheck", "") == "true"
+    result["compact_hash_check"] = gates.pop("CompactHashCheck", "") == "true"
     if gates.pop("LeaseCheckpoint", "") == "false":
         result["lease_checkpoint_interval"] = 0
     warnings += [

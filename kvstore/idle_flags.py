@@ -43,7 +43,6 @@ IDLE: tuple[tuple[str, str, str, str], ...] = (
     ("max-learners", "number", "1", "One."),
     ("warning-apply-duration", "pause", "100ms", "Slow requests are not logged."),
     ("warning-unary-request-duration", "pause", "300ms", "Slow requests are not logged."),
-    ("compact-hash-check-time", "pause", "1m", "--corrupt-check-time compares whole states."),
     ("enable-distributed-tracing", "switch", "false", "There is no tracing."),
     ("distributed-tracing-address", "text", "localhost:4317", "There is no tracing."),
     ("distributed-tracing-service-name", "text", "etcd", "There is no tracing."),

@@ -3,6 +3,7 @@
 mod alarms;
 mod disk;
 mod hash;
+mod noting;
 mod pausing;
 mod reading;
 mod types;
@@ -24,6 +25,7 @@ use crate::etcd_file::{read_alarm_key, read_kept_key};
 use crate::mvcc::{Change, KeyRange, Keys};
 use crate::pb::etcd::{CompactionResponse, LeaseGrantResponse, LeaseRevokeResponse};
 use crate::planted::{planted, Bug};
+pub use noting::Noted;
 use pausing::Pause;
 use reading::Pins;
 pub use reading::Slices;
@@ -54,6 +56,7 @@ pub struct Store {
     pins: Arc<Pins>,
     pause: Pause,
     swept: Arc<Notify>,
+    noted: Vec<Noted>,
 }
 
 impl Store {
@@ -125,6 +128,7 @@ impl Store {
             pins: Arc::default(),
             pause: Pause::default(),
             swept: Arc::default(),
+            noted: Vec::new(),
         })
     }
 

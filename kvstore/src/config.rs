@@ -68,6 +68,9 @@ pub struct Config {
     pub corrupt_check_time: u64,
     /// Whether that is checked before anybody is served, too.
     pub initial_corrupt_check: bool,
+    /// Whether hashes are noted at compactions and compared, and the milliseconds between two comparisons.
+    pub compact_hash_check: bool,
+    pub compact_hash_check_time: u64,
     /// Milliseconds between two notes of what is left of a lease, for the leaders to come; 0: none are made.
     pub lease_checkpoint_interval: u64,
     /// Milliseconds between two tellings of progress to a watch that asked for them.
@@ -119,6 +122,8 @@ impl Default for Config {
             strict_reconfig_check: true,
             corrupt_check_time: 0,
             initial_corrupt_check: false,
+            compact_hash_check: false,
+            compact_hash_check_time: 60_000,
             lease_checkpoint_interval: 300_000,
             watch_progress_notify_interval: 600_000,
             auth_token: "simple".into(),
@@ -169,6 +174,9 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         if self.watch_progress_notify_interval == 0 {
             return wrong("--watch-progress-notify-interval is 0".to_owned());
+        }
+        if self.compact_hash_check_time == 0 {
+            return wrong("--compact-hash-check-time must be >0 (set to 0s)");
         }
         if self.heartbeat_interval == 0 || self.election_timeout < 5 * self.heartbeat_interval {
             return wrong(format!(

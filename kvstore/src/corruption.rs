@@ -2,6 +2,9 @@
 //!
 //! Pure. Not here: how a sum is made (`etcd_file`), who asks for it (`member`), and what an alarm does (`alarm`).
 
+use std::collections::BTreeMap;
+
+use crate::apply::Noted;
 use crate::etcd_file::KeysHash;
 
 /// Of whom a check by the leader finds that it does not hold what it should, and why; the first that it finds.
@@ -55,9 +58,130 @@ pub fn find_different(mine: KeysHash, others: &[(u64, KeysHash)]) -> Vec<u64> {
     found.map(|(id, _)| *id).collect()
 }
 
+/// What members noted at compactions says of them.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// All noted the same for this revision.
+    Alike(i64),
+    /// For this revision they noted different hashes: which members noted which, and those of them whom most of the
+    /// members contradict; none where no hash is noted by most.
+    Different {
+        revision: i64,
+        noted: BTreeMap<u32, Vec<u64>>,
+        wrong: Vec<u64>,
+    },
+    /// No revision after the last that was compared is noted by all.
+    Unknown,
+}
+
+/// Compares what the leader noted, the newest first and down to the revision `checked`, with what the others did; None for
+/// one that does not say.
+#[must_use]
+pub fn compare_noted(
+    leader: u64,
+    mine: &[Noted],
+    others: &[(u64, Option<Vec<Noted>>)],
+    checked: i64,
+) -> Comparison {
+    let members = others.len() + 1;
+    for Noted { revision, hash } in mine.iter().filter(|noted| noted.revision > checked) {
+        let mut noted = BTreeMap::from([(*hash, vec![leader])]);
+        let mut compared = 1;
+        for (id, theirs) in others {
+            let mut theirs = theirs.iter().flatten();
+            if let Some(note) = theirs.find(|note| note.revision == *revision) {
+                noted.entry(note.hash).or_default().push(*id);
+                compared += 1;
+            }
+        }
+        if noted.len() > 1 {
+            let right = noted.values().find(|ids| ids.len() > members / 2);
+            let right = right.cloned();
+            let all = noted.values().flatten().copied();
+            let wrong = right.map_or(Vec::new(), |right| {
+                all.filter(|id| !right.contains(id)).collect()
+            });
+            return Comparison::Different {
+                revision: *revision,
+                noted,
+                wrong,
+            };
+        }
+        if compared == members && members > 1 {
+            return Comparison::Alike(*revision);
+        }
+    }
+    Comparison::Unknown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn notes(pairs: &[(i64, u32)]) -> Vec<Noted> {
+        let note = |(revision, hash): &(i64, u32)| Noted {
+            revision: *revision,
+            hash: *hash,
+        };
+        pairs.iter().map(note).collect()
+    }
+
+    /// Pairs of revision and hash, if a member says what it noted.
+    type Said<'a> = Option<&'a [(i64, u32)]>;
+
+    fn compare(mine: &[(i64, u32)], others: &[Said<'_>], checked: i64) -> Comparison {
+        let others: Vec<_> = (2..)
+            .zip(others.iter().map(|theirs| theirs.map(notes)))
+            .collect();
+        compare_noted(1, &notes(mine), &others, checked)
+    }
+
+    #[test]
+    fn the_newest_revision_that_all_noted_is_compared() {
+        let mine: &[_] = &[(30, 3), (20, 2), (10, 1)];
+        assert_eq!(compare(mine, &[Some(mine); 2], 0), Comparison::Alike(30));
+        let behind: &[_] = &[(20, 2), (10, 1)];
+        let others = [Some(mine), Some(behind)];
+        assert_eq!(compare(mine, &others, 0), Comparison::Alike(20));
+        assert_eq!(
+            compare(mine, &others, 20),
+            Comparison::Unknown,
+            "compared before"
+        );
+        let silent = [Some(mine), None];
+        assert_eq!(compare(mine, &silent, 0), Comparison::Unknown);
+        assert_eq!(compare(mine, &[], 0), Comparison::Unknown, "alone");
+    }
+
+    #[test]
+    fn whom_most_members_contradict_is_found_also_the_leader() {
+        let cases: [(&[Said<'_>], &[u64]); 6] = [
+            (&[Some(&[(10, 1)]), Some(&[(10, 7)])], &[3]),
+            (&[Some(&[(10, 7)]), Some(&[(10, 7)])], &[1]),
+            (&[Some(&[(10, 7)]), Some(&[(10, 8)])], &[]),
+            // Two of three are not most of five, and one that is silent is counted.
+            (&[Some(&[(10, 1)]), Some(&[(10, 7)]), None, None], &[]),
+            (&[Some(&[(10, 7)])], &[]),
+            (
+                &[
+                    Some(&[(10, 1)]),
+                    Some(&[(10, 7)]),
+                    Some(&[(10, 8)]),
+                    Some(&[(10, 1)]),
+                ],
+                &[3, 4],
+            ),
+        ];
+        for (others, expected) in cases {
+            let Comparison::Different {
+                revision, wrong, ..
+            } = compare(&[(20, 2), (10, 1)], others, 0)
+            else {
+                panic!("{others:?} are told alike");
+            };
+            assert_eq!((revision, wrong.as_slice()), (10, expected), "{others:?}");
+        }
+    }
 
     const SUM: KeysHash = KeysHash {
         hash: 7,

@@ -143,6 +143,7 @@ struct Shared {
     applied_more: Notify,
     passwords: Passwords,
     newcomers: Notify,
+    compactions: Notify,
 }
 
 /// The services' side of the reactor.
@@ -166,6 +167,7 @@ impl Handle {
             nudge: Notify::new(),
             leaders: watch::Sender::new(0),
             newcomers: Notify::new(),
+            compactions: Notify::new(),
             writes: Budget::new(write::MAX_WAITING_BYTES),
             applied_more: Notify::new(),
             passwords: Passwords::new(limits.bcrypt_cost),
@@ -215,6 +217,11 @@ impl Handle {
     /// Notified when another member runs a newer program than before: it may not know what this one said of itself.
     pub fn newcomers(&self) -> &Notify {
         &self.shared.newcomers
+    }
+
+    /// Notified of each compaction, for the one who notes their hashes.
+    pub fn compactions(&self) -> &Notify {
+        &self.shared.compactions
     }
 
     /// Milliseconds of this member's own clock.

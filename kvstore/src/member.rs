@@ -7,6 +7,7 @@ mod alone;
 mod backups;
 mod checking;
 mod compacting;
+mod comparing;
 mod home;
 mod introduction;
 mod restore;
@@ -236,6 +237,11 @@ async fn live(config: Config) -> Result<(), StartError> {
     if reactor.config.corrupt_check_time > 0 {
         let every = Duration::from_millis(reactor.config.corrupt_check_time);
         tokio::spawn(checking::run(handle.clone(), every));
+    }
+    if reactor.config.compact_hash_check {
+        let every = Duration::from_millis(reactor.config.compact_hash_check_time);
+        tokio::spawn(comparing::note(handle.clone()));
+        tokio::spawn(comparing::compare(handle.clone(), every));
     }
     if let Some(retention) = reactor.config.retention()? {
         tokio::spawn(compacting::run(handle.clone(), retention));

@@ -17,11 +17,13 @@ use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::apply::Noted;
 use crate::etcd_file::KeysHash;
 use crate::measures::of_peer;
 use crate::pb::peer::peer_server::Peer;
 use crate::pb::peer::{
-    Ack, Frame, HashRequest, HashResponse, Hello, MembersRequest, MembersResponse, SnapshotChunk,
+    Ack, Frame, HashRequest, HashResponse, Hello, MembersRequest, MembersResponse, NotedHash,
+    NotedHashesRequest, NotedHashesResponse, SnapshotChunk,
 };
 pub use dialer::Dialer;
 pub use link::Peers;
@@ -55,6 +57,8 @@ pub trait Doorkeeper: Send + Sync + 'static {
     /// Says whether a stream with this hello may be read.
     fn admit(&self, hello: &Hello) -> Result<(), Status>;
     fn members(&self) -> MembersResponse;
+    /// What this member noted at its newest compactions.
+    fn noted(&self) -> Result<Vec<Noted>, Status>;
     /// The sum of this member's keys.
     fn hash(&self, revision: i64) -> impl Future<Output = Result<KeysHash, Status>> + Send;
 }
@@ -83,6 +87,15 @@ impl<D> PeerService<D> {
             state_dir,
             place,
         }
+    }
+}
+
+impl<D: Doorkeeper> PeerService<D> {
+    fn same_cluster(&self, cluster_id: u64) -> Result<(), Status> {
+        if cluster_id == self.doorkeeper.members().cluster_id {
+            return Ok(());
+        }
+        Err(Status::failed_precondition("another cluster answers here"))
     }
 }
 
@@ -161,9 +174,7 @@ impl<D: Doorkeeper> Peer for PeerService<D> {
             cluster_id,
             revision,
         } = request.into_inner();
-        if cluster_id != self.doorkeeper.members().cluster_id {
-            return Err(Status::failed_precondition("another cluster answers here"));
-        }
+        self.same_cluster(cluster_id)?;
         let sum = self.doorkeeper.hash(revision).await?;
         Ok(Response::new(HashResponse {
             hash: sum.hash,
@@ -171,5 +182,15 @@ impl<D: Doorkeeper> Peer for PeerService<D> {
             compacted: sum.compacted,
             current: sum.current,
         }))
+    }
+
+    async fn noted_hashes(
+        &self,
+        request: Request<NotedHashesRequest>,
+    ) -> Result<Response<NotedHashesResponse>, Status> {
+        self.same_cluster(request.into_inner().cluster_id)?;
+        let told = |Noted { revision, hash }| NotedHash { revision, hash };
+        let noted = self.doorkeeper.noted()?.into_iter().map(told).collect();
+        Ok(Response::new(NotedHashesResponse { noted }))
     }
 }

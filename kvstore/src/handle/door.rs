@@ -3,6 +3,7 @@
 use tonic::Status;
 
 use super::Handle;
+use crate::apply::Noted;
 use crate::etcd_file::KeysHash;
 use crate::peer::{Doorkeeper, PEER_VERSION, REMOVED};
 
@@ -35,6 +36,10 @@ impl Doorkeeper for Handle {
 
     async fn hash(&self, revision: i64) -> Result<KeysHash, Status> {
         self.hash_keys(revision).await
+    }
+
+    fn noted(&self) -> Result<Vec<Noted>, Status> {
+        Ok(self.core()?.store()?.noted().to_vec())
     }
 
     fn members(&self) -> crate::pb::peer::MembersResponse {

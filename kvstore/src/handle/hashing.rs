@@ -1,17 +1,21 @@
 //! Sums of the state, one at a time: each is read on a thread of its own, and whoever gave up waiting stops it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, Semaphore};
 use tonic::Status;
 
 use super::Handle;
+use crate::apply::Noted;
 use crate::backend::{BackendError, View};
 use crate::errors::StoreError;
 use crate::etcd_file::{hash_all, hash_keys, EtcdFileError, HashError, KeysHash};
 
 /// One after the other: each wants a whole processor.
 const AT_ONCE: usize = 1;
+/// Between two slices of a sum that nobody waits for.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Whose turn it is.
 #[derive(Debug, Clone)]
@@ -31,6 +35,29 @@ impl Handle {
     pub async fn hash_keys(&self, revision: i64) -> Result<KeysHash, Status> {
         self.hash(move |view, wanted| hash_keys(view, revision, wanted))
             .await
+    }
+
+    /// The sum of the keys up to the last compaction, as that keeps them; slowly, so that others have the processor too.
+    /// None when it can't be had any more: another compaction followed, or it is not on disk yet.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn hash_compacted(&self, revision: i64) -> Result<Option<Noted>, Status> {
+        self.hash(move |view, wanted| {
+            let paced = || {
+                std::thread::sleep(PAUSE);
+                wanted()
+            };
+            match hash_keys(view, revision, &paced) {
+                Ok(sum) if sum.compacted == revision => Ok(Some(Noted {
+                    revision,
+                    hash: sum.hash,
+                })),
+                Ok(_) | Err(HashError::Refused(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 
     /// The sum of the whole state, and its revision.

@@ -9,10 +9,13 @@ use tonic::{Request, Status};
 
 use super::MAX_FRAME_BYTES;
 use crate::address::Address;
+use crate::apply::Noted;
 use crate::dial;
 use crate::etcd_file::KeysHash;
 use crate::pb::peer::peer_client::PeerClient;
-use crate::pb::peer::{HashRequest, MembersRequest, MembersResponse};
+use crate::pb::peer::{
+    HashRequest, MembersRequest, MembersResponse, NotedHash, NotedHashesRequest,
+};
 use crate::tls::Connector;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -87,5 +90,14 @@ impl Dialer {
             compacted: answer.compacted,
             current: answer.current,
         })
+    }
+
+    /// Asks a member for what it noted at its newest compactions.
+    pub async fn ask_noted(&self, url: &str, cluster_id: u64) -> Result<Vec<Noted>, Status> {
+        let mut request = Request::new(NotedHashesRequest { cluster_id });
+        request.set_timeout(CONNECT_TIMEOUT);
+        let answer = self.client(url)?.noted_hashes(request).await?.into_inner();
+        let read = |NotedHash { revision, hash }| Noted { revision, hash };
+        Ok(answer.noted.into_iter().map(read).collect())
     }
 }

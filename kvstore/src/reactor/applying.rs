@@ -162,6 +162,9 @@ impl Reactor {
             result,
         } in outcomes
         {
+            if matches!(result, Ok(Response::Compact(_))) {
+                self.handle.compactions().notify_one();
+            }
             if let (Ok(Response::LeaseGrant(granted)), true) = (&result, self.waiting.leading) {
                 core.lessor.granted(granted.id, granted.ttl, now);
             }

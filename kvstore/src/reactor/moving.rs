@@ -81,6 +81,8 @@ impl Reactor {
             .applied
             .store(meta.index, Ordering::Relaxed);
         self.handle.applied_more().notify_waiters();
+        // What this state was compacted up to is not noted yet.
+        self.handle.compactions().notify_one();
         report!(
             "kvstore: the state was replaced by the snapshot of entry {}",
             meta.index

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvstore.flags import FlagError, settings
+from kvstore.flags import FlagError, settings, usage
 
 
 def test_a_flag_wins_over_its_variable_and_both_over_the_default() -> None:
@@ -62,13 +62,33 @@ def test_feature_gates_are_switched_by_name() -> None:
         ["--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true,LeaseCheckpoint=f"], {}
     )
     assert result["initial_corrupt_check"] is True
-    assert warnings == ["--feature-gates=CompactHashCheck=true has no effect"]
-    assert settings([], {})[0]["initial_corrupt_check"] is False
+    assert result["compact_hash_check"] is True and result["compact_hash_check_time"] == 60_000
+    assert warnings == []
+    assert settings([], {})[0]["initial_corrupt_check"] is settings([], {})[0]["compact_hash_check"] is False
+    assert settings(["--feature-gates=PriorityRequest=true"], {})[1] == [
+        "--feature-gates=PriorityRequest=true has no effect"
+    ]
     assert settings(["--corrupt-check-time=2s"], {})[0]["corrupt_check_time"] == 2000
     assert settings(["--corrupt-check-time=0"], {})[0]["corrupt_check_time"] == 0
     for text, sentence in [("X=true", "unrecognized feature gate: X"), ("CompactHashCheck", "missing bool value for")]:
         with pytest.raises(FlagError, match=f"invalid value for --feature-gates: {sentence}"):
             settings([f"--feature-gates={text}"], {})
+
+
+def test_names_that_etcd_had_before_are_understood() -> None:
+    words = ["--experimental-compact-hash-check-enabled", "--experimental-compact-hash-check-time=5s"]
+    result, warnings = settings(words, {"ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK": "true"})
+    assert result["compact_hash_check"] is True and result["compact_hash_check_time"] == 5_000
+    assert result["initial_corrupt_check"] is True and warnings == []
+    result, _ = settings(["--compact-hash-check-time=7s", *words, "--feature-gates=InitialCorruptCheck=true"], {})
+    assert result["compact_hash_check_time"] == 7_000 and result["compact_hash_check"] is True
+    assert result["initial_corrupt_check"] is True
+    with pytest.raises(FlagError, match="invalid value for --experimental-compact-hash-check-enabled: 'x' is neither"):
+        settings(["--experimental-compact-hash-check-enabled=x"], {})
+    both = ["--feature-gates=CompactHashCheck=false", *words]
+    with pytest.raises(FlagError, match="enabled and CompactHashCheck in --feature-gates are one switch"):
+        settings(both, {})
+    assert "experimental" not in usage()
 
 
 def test_lists_and_members_are_split() -> None:
