@@ -1,4 +1,4 @@
-"""Three members, each on a disk of its own that loses what was not synced, and a load that remembers promises."""
+"""Members, each on a disk of its own that loses what was not synced, and a load that remembers promises."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(directory: Path, seed: int) -> Iterator[Cluster]:
-    """Three members on disks, running; all is unmounted at the end."""
+def cluster(directory: Path, seed: int, count: int = 3) -> Iterator[Cluster]:
+    """Members on disks, running; all is unmounted at the end."""
     with contextlib.ExitStack() as stack:
-        members = Members(directory, 3, FLAGS)
+        members = Members(directory, count, FLAGS)
         disks = {one.name: stack.enter_context(Disk(directory / one.name)) for one in members.members}
         stack.callback(members.close)
         for one in members.members:

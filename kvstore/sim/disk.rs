@@ -107,6 +107,15 @@ impl Disk for SimDisk {
         })
     }
 
+    fn renew(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let there = self.read(name)?;
+        assert_eq!(
+            &there[offset as usize..offset as usize + bytes.len()],
+            bytes
+        );
+        self.sync(name)
+    }
+
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         self.with(name, |c| {
             c.synced.truncate(length as usize);

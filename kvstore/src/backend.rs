@@ -126,6 +126,8 @@ impl Backend {
         let progress = Arc::new(Progress::default());
         progress.uses(used(&tables, &txn).map_err(lmdb)?);
         txn.commit().map_err(lmdb)?;
+        // The last commit may be in the system's memory only: who made it was killed before it was synced.
+        env.force_sync().map_err(lmdb)?;
         // LMDB syncs its file, and not that there is one.
         sync_directory(dir).map_err(io)?;
         let queue = Arc::new(Queue::default());

@@ -155,6 +155,11 @@ impl Disk for FileDisk {
         done
     }
 
+    fn renew(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.open(name)?.file.write_all_at(bytes, offset)?;
+        self.sync(name)
+    }
+
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         let open = self.open(name)?;
         open.file.set_len(length)?;

@@ -231,6 +231,7 @@ impl<D: Disk> Wal<D> {
         let name = segment_name(number);
         let bytes = Bytes::from(self.disk.read(&name)?);
         let mut offset = 0;
+        let mut last_frame = 0;
         let mut last_index = 0;
         while offset < bytes.len() {
             let Some(body) = frame_at(&bytes, number, offset) else {
@@ -270,6 +271,7 @@ impl<D: Disk> Wal<D> {
                     },
                 )?);
             }
+            last_frame = offset;
             offset += length;
         }
         if offset == 0 {
@@ -278,6 +280,12 @@ impl<D: Disk> Wal<D> {
             } else {
                 Err(empty(name))
             };
+        }
+        if is_last {
+            // Who wrote it may have been killed before it was synced, or have ended since its sync failed: then it is read
+            // from the system's memory, and no sync alone would bring it to the disk.
+            self.disk
+                .renew(&name, last_frame as u64, &bytes[last_frame..offset])?;
         }
         self.segments.push(Segment { number, last_index });
         self.length = offset as u64;

@@ -11,6 +11,8 @@ use crate::log::Entry;
 struct Memory {
     files: BTreeMap<String, Vec<u8>>,
     full: bool,
+    /// What was written anew: files and offsets.
+    renewed: Vec<(String, usize)>,
 }
 
 impl Memory {
@@ -43,6 +45,12 @@ impl Disk for Memory {
         Ok(())
     }
     fn sync(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+    fn renew(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let offset = offset as usize;
+        assert_eq!(&self.files[name][offset..offset + bytes.len()], bytes);
+        self.renewed.push((name.to_owned(), offset));
         Ok(())
     }
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
@@ -92,6 +100,17 @@ fn written(segment_bytes: u64) -> Memory {
 
 fn open(disk: Memory) -> Result<Recovered, WalError> {
     Wal::open_with(disk, ME, 300).map(|(_, found)| found)
+}
+
+#[test]
+fn the_last_frame_is_written_anew_when_the_log_is_opened() {
+    let disk = written(300);
+    let (name, bytes) = disk.files.last_key_value().unwrap();
+    let last_frame = bytes.windows(4).rposition(|four| four == MAGIC).unwrap();
+    let (name, count) = (name.clone(), disk.files.len());
+    let (wal, _) = Wal::open_with(disk, ME, 300).unwrap();
+    assert!(count > 2 && last_frame > 0);
+    assert_eq!(wal.into_disk().renewed, [(name, last_frame)]);
 }
 
 #[test]

@@ -7,12 +7,14 @@ use crate::log::{Entry, HardState, SnapshotMeta};
 
 /// What the log needs of a directory. `create`, `truncate` and `remove` are durable when they return; `append` only
 /// after `sync`. An append begins at `offset`, where the last one ended; `read` may find zeros behind the last one.
+/// `renew` writes bytes anew that `read` has found, and syncs them.
 pub trait Disk {
     fn list(&self) -> io::Result<Vec<String>>;
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
     fn create(&mut self, name: &str) -> io::Result<()>;
     fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
     fn sync(&mut self, name: &str) -> io::Result<()>;
+    fn renew(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
     fn remove(&mut self, name: &str) -> io::Result<()>;
 }
