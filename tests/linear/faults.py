@@ -25,6 +25,8 @@ LEADER_SHARE = 0.7
 HARM_WAIT_S = 10.0
 MAX_TORN = 3000
 """Bytes of a log's end that are damaged, at most: a frame or a few."""
+JUMPS_S = (0.3, 2.0, 60.0, 3600.0, 3e7)
+LONGEST_UPTIME_S = 10_000_000
 Fault = Callable[[], Awaitable[str]]
 
 
@@ -40,16 +42,21 @@ class Faults:
         self.deaths: list[Death] = []
         self._done = 0
 
-    async def run(self, seconds: float) -> None:
-        """Faults for so long, each kind at least once if there is time; at the end all is whole again."""
+    async def run(self, seconds: float, only_clocks: bool = False) -> None:
+        """Faults for so long, each kind at least once if there is time; at the end all but clocks is whole again."""
         alone: tuple[Fault, ...] = (self.torn_log, self.kill_all)
         any_time: tuple[Fault, ...] = (self.kill, self.power, self.freeze, self.isolate, self.one_way, self.cut_pair)
+        if self._world.clocks:
+            any_time = (*any_time, self.jump)
+        often: tuple[Fault, ...] = (self.freeze, self.isolate)
+        if only_clocks:
+            alone, any_time, often = (), (self.jump,), ()
         waiting: list[Fault] = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             await asyncio.sleep(self._rand.uniform(*CALM_S))
             if not waiting:
-                waiting = [*alone, *any_time, self.freeze, self.isolate]
+                waiting = [*alone, *any_time, *often]
                 self._rand.shuffle(waiting)
             chosen = [waiting.pop()]
             if chosen[0] not in alone and waiting and waiting[-1] not in alone and self._rand.random() < 0.3:
@@ -85,6 +92,8 @@ class Faults:
         return f"without power ({'; '.join(told)})"
 
     def _start(self, names: list[str]) -> None:
+        for clock in [self._world.clocks[name] for name in names if name in self._world.clocks]:
+            clock.uptime_s = self._rand.randrange(LONGEST_UPTIME_S)
         self._world.start(names)
         self._down.difference_update(names)
 
@@ -148,6 +157,15 @@ class Faults:
         del self._cuts[number]
         self._world.cut(frozenset().union(*self._cuts.values()))
         return what
+
+    async def jump(self) -> str:
+        """The wall clock of a member, or of all by as much, is set forwards or back, and stays there."""
+        names = list(NAMES) if self._rand.random() < 0.2 else [self._victim()]
+        seconds = self._rand.choice(JUMPS_S) * self._rand.choice((-1, 1))
+        for name in names:
+            self._world.clocks[name].jump(seconds)
+        await self._last()
+        return f"the clock of {', '.join(names)} set by {seconds:+.1f} s"
 
     async def torn_log(self) -> str:
         """A member is killed, and the end of its log is not what it wrote.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tests.linear.leases import Held
+
 Kind = Literal["put", "get", "swap", "delete", "stale"]
 """`swap` is a transaction that puts `value` if the key has the value `expect`, and else reads it; `stale` is a
 serializable read."""
@@ -84,13 +86,18 @@ class History:
     deaths: tuple[Death, ...] = ()
     until: int = 0
     """The revision up to which every watcher and log must be complete."""
+    leases: tuple[Held, ...] = ()
 
 
 def save(history: History, path: Path) -> None:
     """Write a history as one JSON object a line."""
     with path.open("w") as out:
         out.write(json.dumps({"until": history.until}) + "\n")
-        for kind, rows in (("operation", history.operations), ("death", history.deaths)):
+        for kind, rows in (
+            ("operation", history.operations),
+            ("death", history.deaths),
+            ("lease", history.leases),
+        ):
             out.writelines(json.dumps({kind: dataclasses.asdict(row)}) + "\n" for row in rows)
         for kind, tables in (("watched", history.watched), ("log", history.logs)):
             for who, changes in tables.items():
@@ -100,7 +107,7 @@ def save(history: History, path: Path) -> None:
 
 def load(path: Path) -> History:
     """Read what `save` wrote."""
-    operations, deaths = [], []
+    operations, deaths, leases = [], [], []
     watched: dict[str, tuple[Change, ...]] = {}
     logs: dict[str, tuple[Change, ...]] = {}
     until = 0
@@ -111,12 +118,14 @@ def load(path: Path) -> History:
             operations.append(Operation(**{**fields, "seen": _version(fields["seen"])}))
         elif "death" in row:
             deaths.append(Death(**row["death"]))
+        elif "lease" in row:
+            leases.append(Held(**row["lease"]))
         elif "changes" in row:
             changes = tuple(Change(one["revision"], one["key"], _version(one["version"])) for one in row["changes"])
             (watched if "watched" in row else logs)[row.get("watched") or row["log"]] = changes
         else:
             until = row["until"]
-    return History(tuple(operations), watched, logs, tuple(deaths), until)
+    return History(tuple(operations), watched, logs, tuple(deaths), until, tuple(leases))
 
 
 def _version(fields: dict[str, object] | None) -> Version | None:

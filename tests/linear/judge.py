@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.linear import revisions, search
+from tests.linear import leases, revisions, search
 from tests.linear.history import History, by_key
 
 
@@ -28,4 +28,4 @@ def judge(history: History) -> Judgement:
         elif not verdict.linearizable:
             lines = "".join(f"\n    {one}" for one in verdict.stuck)
             wrong.append(f"{key} is not linearizable; no order gets beyond these:{lines}")
-    return Judgement((*wrong, *revisions.check(history)))
+    return Judgement((*wrong, *revisions.check(history), *leases.check(history.leases)))

@@ -20,15 +20,18 @@ from cli.lab import switch
 from kvstore.client import Client
 from tests.conformance.members import OURS, ROOT
 from tests.disk.mounted import missing
-from tests.linear import history
+from tests.linear import clock, history, leases
 from tests.linear.faults import Faults
 from tests.linear.history import Change, History
 from tests.linear.judge import judge
+from tests.linear.leases import Leases
 from tests.linear.load import PREFIX, Load, log_of
 from tests.linear.world import LEASH, World
 from tests.unit.kvstore.members import hash_kv
 
 FINAL_S = 30.0
+LATE_S = 2.0
+"""A lease ends at most so long after its TTL while a leader stays; on two busy cores."""
 MIN_RATE = 20.0
 """Answered operations a second, over all of a run: fewer prove nothing."""
 
@@ -44,12 +47,13 @@ def apart(lab: str) -> Iterator[tuple[str, ...]]:
 
 
 def run_apart(
-    directory: Path, seed: int, seconds: float, command: Sequence[str] = OURS
+    directory: Path, seed: int, seconds: float, command: Sequence[str] = OURS, only_clocks: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Do a run in a process and namespace of its own; its exit code is 0 when nothing is wrong."""
     lab = f"lin{seed % 1000}-{time.monotonic_ns() % 10**9}"
     with apart(lab) as before:
         words = ["--lab", lab, "--seed", str(seed), "--seconds", str(seconds), "--directory", str(directory)]
+        words += ["--only-clocks"] if only_clocks else []
         return subprocess.run(
             [*before, sys.executable, "-m", "tests.linear.run", *words, "--", *command],
             cwd=ROOT,
@@ -61,9 +65,15 @@ def run_apart(
         )
 
 
-async def play(world: World, seed: int, seconds: float) -> tuple[History, list[str]]:
+def elections(world: World) -> dict[str, int]:
+    """How many changes of the leader each member has seen."""
+    return {name: one.metric("etcd_server_leader_changes_seen_total") for name, one in world.members.items()}
+
+
+async def play(world: World, seed: int, seconds: float, only_clocks: bool) -> tuple[History, list[str]]:
     """Clients and watchers under faults; what they saw, and what is wrong besides."""
-    load = Load(world.urls, seed)
+    load, holders = Load(world.urls, seed), Leases(world.urls, seed)
+    before = elections(world)
     faults = Faults(world, load, seed)
     known: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     urls = list(world.urls.values())
@@ -71,12 +81,16 @@ async def play(world: World, seed: int, seconds: float) -> tuple[History, list[s
         for name, url in world.urls.items():
             tasks.create_task(load.watch(f"at {name}", [url], known))
         tasks.create_task(load.watch("at any", urls, known))
-        working = tasks.create_task(load.run())
-        await faults.run(seconds)
+        working = [tasks.create_task(load.run()), tasks.create_task(holders.run())]
+        await faults.run(seconds, only_clocks)
         wrong = [f"{name} has ended by itself" for name in faults.alive()]
         await asyncio.to_thread(world.ready)
-        load.stopping = True
-        await working
+        if only_clocks:
+            wrong += leases.check(holders.held, LATE_S)
+            if elections(world) != before:
+                wrong.append(f"the leader changed: {before}, then {elections(world)}")
+        load.stopping = holders.stopping = True
+        await asyncio.gather(*working)
         async with Client(urls, timeout=FINAL_S) as client:
             revision = (await client.get(PREFIX)).header.revision
         known.set_result(revision)
@@ -89,7 +103,7 @@ async def play(world: World, seed: int, seconds: float) -> tuple[History, list[s
         wrong.append(f"members' hashes of revision {revision} differ: {hashes}")
     watched = {name: tuple(changes) for name, changes in load.watched.items()}
     print(f"errors: {load.errors}")
-    return History(tuple(load.operations), watched, logs, tuple(faults.deaths), revision), wrong
+    return History(tuple(load.operations), watched, logs, tuple(faults.deaths), revision, tuple(holders.held)), wrong
 
 
 def figures(seen: History, seconds: float) -> str:
@@ -97,12 +111,19 @@ def figures(seen: History, seconds: float) -> str:
     outcomes = Counter(one.outcome for one in seen.operations)
     kinds = Counter(one.kind for one in seen.operations if one.outcome == "ok")
     parts = [", ".join(f"{count} {word}" for word, count in counts.most_common()) for counts in (outcomes, kinds)]
+    ends = sorted(one.ended - one.touched - one.ttl * leases.SECOND for one in seen.leases if one.ended)
+    late = f", the last of them {ends[-1] / leases.SECOND:.2f} s after its TTL" if ends else ""
+    parts[1] += f"; {len(ends)} leases ended{late}"
     return f"{len(seen.operations)} operations in {seconds:.0f} s: {parts[0]}; answered: {parts[1]}"
 
 
-def once(directory: Path, lab: str, seed: int, seconds: float, command: Sequence[str]) -> int:
+def once(
+    directory: Path, lab: str, seed: int, seconds: float, command: Sequence[str], only_clocks: bool = False
+) -> int:
     """A run; returns the exit code."""
     print(f"seed {seed}", f"no loss of power: {missing()}" if missing() else "", flush=True)
+    if clock.missing():
+        print(f"no clock jumps: {clock.missing()}", flush=True)
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         print(f"{directory} has something in it: members would find the data of an earlier run")
@@ -113,7 +134,7 @@ def once(directory: Path, lab: str, seed: int, seconds: float, command: Sequence
         world.start()
         world.ready()
         began = time.monotonic()
-        seen, wrong = asyncio.run(play(world, seed, seconds))
+        seen, wrong = asyncio.run(play(world, seed, seconds, only_clocks))
         took = time.monotonic() - began
     finally:
         world.close()
@@ -142,15 +163,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp/fleetd-linear"))
+    parser.add_argument("--only-clocks", action="store_true", help="no faults but clocks that are set")
     parser.add_argument("command", nargs="*", default=list(OURS))
     words = parser.parse_args()
     if words.again:
         return tell(history.load(words.again))
     if not words.lab:
-        done = run_apart(words.directory, words.seed, words.seconds, words.command)
+        done = run_apart(words.directory, words.seed, words.seconds, words.command, words.only_clocks)
         print(done.stdout, end="")
         return done.returncode
-    return once(words.directory, words.lab, words.seed, words.seconds, words.command)
+    return once(words.directory, words.lab, words.seed, words.seconds, words.command, words.only_clocks)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from pathlib import Path
 from cli.lab import switch
 from tests.conformance.members import OURS, Member, until
 from tests.disk.mounted import Disk, missing
+from tests.linear import clock
+from tests.linear.clock import Clock
 
 NAMES = ("m1", "m2", "m3")
 CLIENT_PORT, PEER_PORT = 2379, 2380
@@ -31,11 +33,15 @@ class World:
         self.members: dict[str, Member] = {}
         self.disks: dict[str, Disk] = {}
         """By member; none where they can't be mounted."""
+        self.clocks: dict[str, Clock] = {}
+        """By member; none where they can't be made."""
+        self._enter: dict[str, tuple[str, ...]] = {}
         self._mounted = contextlib.ExitStack()
         self._holders: list[subprocess.Popen[bytes]] = []
 
     def wire(self) -> None:
-        """Make the members' namespaces, joined to the switch, and their disks."""
+        """Make the members' namespaces, joined to the switch, their disks and clocks."""
+        library = None if clock.missing() else clock.build(self.directory)
         for number, name in enumerate(NAMES, 1):
             holder = subprocess.Popen([*LEASH, "unshare", "--net", "sleep", "infinity"])
             self._holders.append(holder)
@@ -46,8 +52,10 @@ class World:
             enter = ("nsenter", f"--net={own}")
             lines = f"link set lo up\naddr add {address}/{switch.PREFIX} dev eth0\nlink set eth0 up\n"
             switch.run(*enter, "ip", "-batch", "-", text=lines)
-            command = (*LEASH, *enter, *self._command)
-            one = Member(name, self.directory, CLIENT_PORT, PEER_PORT, FLAGS, command=command, address=address)
+            self._enter[name] = enter
+            one = Member(name, self.directory, CLIENT_PORT, PEER_PORT, FLAGS, address=address)
+            if library is not None:
+                self.clocks[name] = Clock(library, self.directory / f"clock-{name}")
             if not missing():
                 self.disks[name] = self._mounted.enter_context(Disk(self.directory / f"disk-{name}"))
                 one.place = self.disks[name].path / "data"
@@ -62,6 +70,8 @@ class World:
         """Start members; does not wait."""
         initial = ",".join(f"{one.name}={one.peer_url}" for one in self.members.values())
         for name in names:
+            before = self.clocks[name].before() if name in self.clocks else ()
+            self.members[name].command = (*LEASH, *self._enter[name], *before, *self._command)
             self.members[name].start(initial)
 
     def ready(self) -> None:
