@@ -41,6 +41,9 @@ def member_argv(config: Config, machine_id: str, record: ClusterRecord, override
         str(config.store_snapshot_count),
         "--peer-url-overrides",
         str(overrides),
+        # So that its log can be read side by side with fleetd's.
+        "--log-format",
+        "console",
     ]
     return [*argv, "--insecure"] if config.insecure else argv
 

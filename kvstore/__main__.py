@@ -25,17 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FlagError as error:
         print(f"kvstore: {error}", file=sys.stderr)
         return 2
-    for warning in warnings:
-        print(f"kvstore: warning: {warning}", file=sys.stderr)
 
     from kvstore import _core
 
     try:
-        _core.serve(json.dumps(config))
-    except (ValueError, RuntimeError) as error:
+        return _core.serve(json.dumps(config), warnings)
+    except ValueError as error:
         print(f"kvstore: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    return 0
+        return 2
 
 
 if __name__ == "__main__":

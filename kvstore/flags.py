@@ -203,6 +203,13 @@ FLAGS: tuple[Flag, ...] = (
     Flag("tls-min-version", _text, "TLS1.2", "TLS1.2 or TLS1.3."),
     Flag("tls-max-version", _text, "", "TLS1.2 or TLS1.3."),
     Flag("self-signed-cert-validity", _number, "1", "Years that a certificate of a member's own making is good."),
+    Flag("logger", _text, "zap", "The shape of the log's lines: 'zap'.", place="log.logger"),
+    Flag("log-level", _text, "info", "debug, info, warn, error, panic or fatal.", place="log.level"),
+    Flag("log-format", _text, "json", "Lines of 'json', or of text for people: 'console'.", place="log.format"),
+    Flag(
+        "log-outputs", _urls, "default", "'stderr' ('default'), 'stdout', or files, with commas.", place="log.outputs"
+    ),
+    Flag("enable-log-rotation", _switch, "false", "Not known here: refused.", place="log.rotation"),
     Flag("config-file", _text, "", "File of settings in YAML, as etcd's; then flags and variables are ignored."),
     *(Flag(name, _KINDS[kind], default, text, served=False) for name, kind, default, text in IDLE),
 )

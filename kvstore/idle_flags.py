@@ -4,12 +4,7 @@ from __future__ import annotations
 
 IDLE: tuple[tuple[str, str, str, str], ...] = (
     ("pre-vote", "switch", "true", "Always on."),
-    ("logger", "text", "zap", "Logs go to standard error."),
-    ("log-level", "text", "info", "One level."),
-    ("log-format", "text", "json", "Lines of text."),
-    ("log-outputs", "list", "stderr", "Logs go to standard error."),
-    ("enable-log-rotation", "switch", "false", "Logs go to standard error."),
-    ("log-rotation-config-json", "text", "", "Logs go to standard error."),
+    ("log-rotation-config-json", "text", "", "Logs are not rotated here."),
     ("enable-v2", "switch", "false", "There is no v2 API."),
     ("client-cert-file", "text", "", "The JSON gateway dials nobody."),
     ("client-key-file", "text", "", "The JSON gateway dials nobody."),

@@ -15,6 +15,7 @@ use crate::auth::password::DEFAULT_COST;
 use crate::auth::token::{self, DEFAULT_TTL};
 use crate::compactor::Retention;
 use crate::member::Schedule;
+use crate::report;
 use crate::tls::{Settings, TlsError};
 use tls::check_reach;
 
@@ -84,6 +85,7 @@ pub struct Config {
     pub backup_dir: PathBuf,
     pub backup_interval: u64,
     pub backup_keep: usize,
+    pub log: report::Settings,
     /// Allows listening beyond loopback where whoever comes is let in.
     pub insecure: bool,
     pub client_tls: Settings,
@@ -132,6 +134,7 @@ impl Default for Config {
             backup_dir: PathBuf::new(),
             backup_interval: 3_600_000,
             backup_keep: 24,
+            log: report::Settings::default(),
             insecure: false,
             client_tls: Settings::default(),
             peer_tls: Settings::default(),
@@ -154,6 +157,13 @@ const MAX_REQUEST_BYTES: usize = 48 * 1024 * 1024;
 impl Config {
     /// Reads and checks the JSON; every error is a sentence that names the setting.
     pub fn parse(json: &str) -> Result<Self, ConfigError> {
+        let config = Self::read(json)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads the JSON, and does not look at what it says.
+    pub fn read(json: &str) -> Result<Self, ConfigError> {
         let mut config: Config = serde_json::from_str(json)
             .map_err(|e| ConfigError(format!("the configuration can't be read: {e}")))?;
         if config.data_dir.as_os_str().is_empty() {
@@ -167,11 +177,11 @@ impl Config {
                 .map(|u| (name.clone(), u.clone()))
                 .collect();
         }
-        config.check()?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    /// Whether the settings make sense together; the log's are judged where it begins.
+    pub fn check(&self) -> Result<(), ConfigError> {
         if self.watch_progress_notify_interval == 0 {
             return wrong("--watch-progress-notify-interval is 0".to_owned());
         }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
+use tracing::{info, warn};
 
 use crate::auth::token::Tokens;
 use crate::backend::BackendError;
@@ -44,6 +45,7 @@ use crate::pb::v3electionpb::election_server::ElectionServer;
 use crate::pb::v3lockpb::lock_server::LockServer;
 use crate::peer::{PeerService, Peers, MAX_FRAME_BYTES};
 use crate::reactor::{Broken, End, Reactor, Waiting};
+use crate::report::{self, hex};
 use crate::rpc_auth::AuthService;
 use crate::rpc_cluster::ClusterService;
 use crate::rpc_data::{Door, KvService, LeaseService};
@@ -110,12 +112,30 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StartError + '_ {
     }
 }
 
-/// Runs a member until SIGTERM or SIGINT.
+/// Runs a member until SIGTERM or SIGINT, and returns the exit code: 0, or, with why in the log, 2 for settings that make
+/// no sense and 1 when it can't start, was removed, or its disk fails. The warnings go to the log first.
 ///
 /// # Errors
-/// When it can't start, was removed, or its disk fails.
-pub fn run(config_json: &str) -> Result<(), StartError> {
-    let config = Config::parse(config_json)?;
+/// When the settings can't be read, or those of the log make no sense.
+pub fn run(config_json: &str, warnings: &[String]) -> Result<u8, ConfigError> {
+    let config = Config::read(config_json)?;
+    report::start("kvstore", &config.log).map_err(ConfigError)?;
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let Err(why) = checked(config) else {
+        return Ok(0);
+    };
+    report::fatal(&why);
+    Ok(if matches!(why, StartError::Config(_)) {
+        2
+    } else {
+        1
+    })
+}
+
+fn checked(config: Config) -> Result<(), StartError> {
+    config.check()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -127,6 +147,14 @@ pub fn run(config_json: &str) -> Result<(), StartError> {
 }
 
 async fn live(config: Config) -> Result<(), StartError> {
+    info!(
+        name = config.name,
+        version = env!("CARGO_PKG_VERSION"),
+        data_dir = %config.data_dir.display(),
+        listen_client_urls = config.listen_client_urls.join(","),
+        listen_peer_urls = config.listen_peer_urls.join(","),
+        "a member starts"
+    );
     let _lock = lock(&config.data_dir)?;
     let channels = secure(&config)?;
     let client_sockets = bind(&config.listen_client_urls, channels.clients.as_ref())?;
@@ -233,6 +261,13 @@ async fn live(config: Config) -> Result<(), StartError> {
     };
     reactor.judge_space()?;
     reactor.dial()?;
+    info!(
+        local_member_id = %hex(owner.member_id),
+        cluster_id = %hex(owner.cluster_id),
+        name = owner.name,
+        advertise_client_urls = reactor.config.advertise_client_urls.join(","),
+        "requests are taken"
+    );
     let data_dir = reactor.config.data_dir.display().to_string();
     if reactor.config.corrupt_check_time > 0 {
         let every = Duration::from_millis(reactor.config.corrupt_check_time);
@@ -256,8 +291,8 @@ async fn live(config: Config) -> Result<(), StartError> {
     ));
     tokio::spawn(async move {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            _ = term.recv() => info!(signal = "terminated", "the member is told to stop"),
+            _ = int.recv() => info!(signal = "interrupt", "the member is told to stop"),
         }
         // A reactor that is gone has stopped already.
         let _ = stopper.send(true);

@@ -29,12 +29,13 @@ use crate::disk::Appender;
 use crate::errors::StoreError;
 use crate::handle::{Core, Handle, MAX_WAITING_REQUESTS};
 use crate::peer::{PeerEvent, Peers};
-use crate::report;
+use crate::report::hex;
 use crate::space::Space;
 use crate::wal::WalError;
 pub use changes::{change_entry, read_change, read_membership, save_membership, MEMBERSHIP_KEY};
 use queues::MAX_WAITING_FIRST;
 pub use queues::{inputs, InputSender, Inputs};
+use tracing::{error, info, warn};
 pub use types::{Broken, End, Input, Waiting};
 use types::{Incoming, Reply, Write};
 
@@ -134,7 +135,7 @@ impl Reactor {
 
     fn close(&self) -> Result<(), Broken> {
         if let Err(error) = self.handle.core()?.store()?.flush() {
-            report!("kvstore: {error}; what it lacks is in the log");
+            warn!(%error, "the state was not saved to the end; what it lacks is in the log");
         }
         Ok(())
     }
@@ -206,7 +207,7 @@ impl Reactor {
             PeerEvent::Messages(messages) => {
                 for message in &messages {
                     if let Err(refused) = self.consensus.step(message) {
-                        report!("kvstore: a peer's message is dropped: {refused}");
+                        warn!(error = %refused, "a peer's message is dropped");
                     }
                 }
             }
@@ -222,7 +223,7 @@ impl Reactor {
                         done,
                     });
                     if let Err(refused) = self.consensus.step(&message) {
-                        report!("kvstore: a peer's snapshot is dropped: {refused}");
+                        warn!(error = %refused, "a peer's snapshot is dropped");
                     }
                     while let Some(output) = self.consensus.ready() {
                         self.perform(output)?;
@@ -256,9 +257,11 @@ impl Reactor {
             confirmed,
         }) = output.loss
         {
-            report!(
-                "kvstore: the log ends at entry {last_index}, but this member had confirmed entry {confirmed}: its \
-                 disk lost what was synced, or somebody changed the log; it takes the whole state from the leader"
+            error!(
+                last_index,
+                confirmed_index = confirmed,
+                "the log ends before an entry that this member had confirmed: its disk lost what was synced, or \
+                 somebody changed the log; it takes the whole state from the leader"
             );
         }
         for message in output.messages {
@@ -306,10 +309,12 @@ impl Reactor {
             facts
                 .leader_changes
                 .fetch_add(u64::from(status.leader != 0), Ordering::Relaxed);
-            report!(
-                "kvstore: leader of term {} is {:x}",
-                status.term,
-                status.leader
+            info!(
+                local_member_id = %hex(status.id),
+                leader_id = %hex(status.leader),
+                term = status.term,
+                "{}",
+                if status.leader == 0 { "there is no leader" } else { "the leader is another" }
             );
             if self
                 .waiting

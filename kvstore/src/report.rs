@@ -1,55 +1,169 @@
-//! Lines for the log: standard error, each behind the wall-clock time as `fleetd` writes it, so that both can be read
-//! side by side.
+//! The log: what the macros of `tracing` say, as lines of JSON or of text, to where the settings want them.
+//!
+//! Its parts: `settings` of where and how much, the `line` and its two formats, the `clock`.
+//! Not here: spans, of which there are none, and what other crates say, which is not for those who run a store.
+
+mod clock;
+mod line;
+pub mod settings;
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::panic::Location;
+use std::sync::OnceLock;
 
-/// Writes one line for the log; takes what `format!` takes.
-#[macro_export]
-macro_rules! report {
-    ($($what:tt)*) => { $crate::report::line(format_args!($($what)*)) };
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{set_global_default, Interest};
+use tracing::{Event, Metadata, Subscriber};
+
+use clock::Moment;
+use line::{Fields, Line};
+pub use settings::Settings;
+use settings::{Format, Level, Output};
+
+/// The crates whose lines are ours.
+const OURS: [&str; 2] = ["kvstore", "fleet_presence"];
+
+/// Where lines go, in which format, and from which level on.
+struct Sink {
+    program: &'static str,
+    level: Level,
+    format: Format,
+    outputs: Vec<Output>,
 }
 
-/// Writes `text` behind the time now. A log that can't be written stops nobody.
-pub fn line(text: fmt::Arguments<'_>) {
-    use std::io::Write;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let _ = writeln!(
-        std::io::stderr(),
-        "{},{:03} {text}",
-        local(seconds),
-        now.subsec_millis()
-    );
+static SINK: OnceLock<Sink> = OnceLock::new();
+/// Of a program that has no settings for it: a client's, say.
+static PLAIN: OnceLock<Sink> = OnceLock::new();
+
+fn sink() -> &'static Sink {
+    SINK.get()
+        .unwrap_or_else(|| PLAIN.get_or_init(|| Sink::plain("kvstore")))
 }
 
-/// Local time, `2026-11-24 12:06:57`.
-fn local(seconds: libc::time_t) -> String {
-    // SAFETY: all zero is a valid `tm`; localtime_r writes only to it, and reads `seconds` only.
-    let tm = unsafe {
-        let mut tm = std::mem::zeroed();
-        libc::localtime_r(&raw const seconds, &raw mut tm);
-        tm
-    };
-    let (year, month) = (tm.tm_year + 1900, tm.tm_mon + 1);
-    format!(
-        "{year:04}-{month:02}-{:02} {:02}:{:02}:{:02}",
-        tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_time_is_written_as_python_does() {
-        let text = super::local(1_795_521_624);
-        let shape: String = text
-            .chars()
-            .map(|c| if c.is_ascii_digit() { '0' } else { c })
-            .collect();
-        assert_eq!(shape, "0000-00-00 00:00:00");
-        assert!(text.starts_with("2026-11-2"), "{text}");
+impl Sink {
+    fn plain(program: &'static str) -> Self {
+        Self {
+            program,
+            level: Level::Info,
+            format: Format::Console,
+            outputs: vec![Output::Stderr],
+        }
     }
+
+    fn write(&self, line: &Line) {
+        let text = self.text(line);
+        for output in &self.outputs {
+            output.write(text.as_bytes());
+        }
+    }
+
+    fn text(&self, line: &Line) -> String {
+        match self.format {
+            Format::Json => line.json(),
+            Format::Console => line.console(self.program),
+        }
+    }
+}
+
+/// Lines of `program` go to standard error as text, from `info` on, until [`start`] says otherwise.
+pub fn attend(program: &'static str) {
+    PLAIN.get_or_init(|| Sink::plain(program));
+    // One that is there is this one: nobody else in these programs sets any.
+    let _ = set_global_default(Reporter);
+}
+
+/// Lines of `program` go where the settings say, from now on. For the first caller in a process alone.
+///
+/// # Errors
+/// A sentence, when the settings make no sense or a file can't be opened.
+pub fn start(program: &'static str, settings: &Settings) -> Result<(), String> {
+    let sink = Sink {
+        program,
+        level: settings.level()?,
+        format: settings.format()?,
+        outputs: settings.outputs()?,
+    };
+    // There is one log in a process; a second caller has it already.
+    let _ = SINK.set(sink);
+    attend(program);
+    tracing::callsite::rebuild_interest_cache();
+    Ok(())
+}
+
+/// The last line of a program that can't go on. Standard error has it too where all others go to files, since whoever
+/// started the program looks there.
+#[track_caller]
+pub fn fatal(why: &dyn fmt::Display) {
+    let place = Location::caller();
+    let line = Line {
+        at: Moment::now(),
+        level: Level::Fatal,
+        caller: line::caller(Some(place.file()), Some(place.line())),
+        fields: Fields::of_message(why.to_string()),
+    };
+    let sink = sink();
+    sink.write(&line);
+    if sink.outputs.iter().all(Output::is_file) {
+        Output::Stderr.write(line.console(sink.program).as_bytes());
+    }
+}
+
+/// A member's or a cluster's id, as it is shown everywhere.
+#[must_use]
+pub fn hex(id: u64) -> impl fmt::Display {
+    struct Hex(u64);
+    impl fmt::Display for Hex {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{:x}", self.0)
+        }
+    }
+    Hex(id)
+}
+
+/// Makes lines of events; a line that is not wanted costs the comparison of two numbers, by `tracing`'s own cache.
+struct Reporter;
+
+impl Subscriber for Reporter {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.enabled(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let crate_name = metadata.target().split("::").next().unwrap_or_default();
+        metadata.is_event() && OURS.contains(&crate_name) && *metadata.level() <= most()
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(most())
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let metadata = event.metadata();
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        sink().write(&Line {
+            at: Moment::now(),
+            level: (*metadata.level()).into(),
+            caller: line::caller(metadata.file(), metadata.line()),
+            fields,
+        });
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// The most talkative level that is wanted.
+fn most() -> LevelFilter {
+    sink().level.into()
 }

@@ -11,8 +11,8 @@ use crate::command::Command;
 use crate::errors::StoreError;
 use crate::handle::{Handle, Sender};
 use crate::pb::etcd::*;
-use crate::report;
 use crate::rpc_data::finish;
+use tracing::warn;
 
 /// The Auth service of one member.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl AuthService {
         loop {
             let (hash, revision) = self.password_of(&name)?;
             if !self.0.passwords().fits(password.clone(), hash).await? {
-                report!("kvstore: a wrong password was given for user {name:?}");
+                warn!(user = name, "a wrong password was given");
                 return Err(StoreError::AuthFailed.into());
             }
             let given = self.let_in(&name).await?;

@@ -14,8 +14,8 @@ use crate::errors::StoreError;
 use crate::etcd_file::{self, EtcdFileError, Head};
 use crate::handle::Handle;
 use crate::pb::etcd::{ResponseHeader, SnapshotResponse};
-use crate::report;
 use crate::snapshot::Export;
+use tracing::error;
 
 /// Of the file, in each message.
 const BLOB_BYTES: usize = 64 << 10;
@@ -77,7 +77,7 @@ fn send(
         }
         Err(EtcdFileError::State(BackendError::Closed(_))) => StoreError::Stopped.into(),
         Err(error) => {
-            report!("kvstore: a snapshot was not sent: {error}");
+            error!(%error, "a snapshot was not sent to a client");
             Status::internal(error.to_string())
         }
     };

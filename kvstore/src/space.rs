@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::report;
+use tracing::{info, warn};
 
 /// What is kept in reserve on the disk.
 const RESERVE_BYTES: u64 = 16 << 20;
@@ -93,12 +93,20 @@ impl Space {
             self.over_quota = over;
             let quota = self.quota_bytes;
             if over {
-                report!(
-                    "kvstore: NOSPACE: the state uses {bytes} bytes, the quota is {quota}: writes that grow it are refused \
-                     until it uses no more than {calm}; delete keys and compact, or raise --quota-backend-bytes"
+                warn!(
+                    alarm = "NOSPACE",
+                    bytes,
+                    quota_bytes = quota,
+                    until_bytes = calm,
+                    "the quota is exceeded: writes that make the state grow are refused until it uses less; delete \
+                     keys and compact, or raise --quota-backend-bytes"
                 );
             } else {
-                report!("kvstore: the state uses {bytes} bytes, the quota is {quota}: writes are taken again");
+                info!(
+                    bytes,
+                    quota_bytes = quota,
+                    "the quota is no longer exceeded: writes are taken again"
+                );
             }
         }
     }
@@ -110,10 +118,10 @@ impl Space {
     pub fn ran_out(&mut self) -> io::Result<()> {
         if !self.disk_full {
             self.disk_full = true;
-            report!(
-                "kvstore: NOSPACE: the disk of {} is full: writes that make the state grow are refused until there is \
-                 room again",
-                self.dir.display()
+            warn!(
+                alarm = "NOSPACE",
+                path = %self.dir.display(),
+                "the disk is full: writes that make the state grow are refused until there is room again"
             );
             self.release()?;
         }
@@ -132,9 +140,9 @@ impl Space {
         match self.lay() {
             Ok(()) if self.disk_full => {
                 self.disk_full = false;
-                report!(
-                    "kvstore: the disk of {} has room again: writes are taken again",
-                    self.dir.display()
+                info!(
+                    path = %self.dir.display(),
+                    "the disk has room again: writes are taken again"
                 );
                 Ok(())
             }

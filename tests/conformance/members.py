@@ -82,6 +82,14 @@ class Member:
     def log(self) -> Path:
         return self.directory / f"{self.name}.log"
 
+    def told(self) -> list[dict[str, Any]]:
+        """The lines of its log, of ours or of etcd's; without what is not whole, or no JSON."""
+        lines: list[dict[str, Any]] = []
+        for line in self.log.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(dict(json.loads(line)))
+        return lines
+
     def start(self, initial: str, state: str = "new", *extra: str) -> None:
         """Start the process; does not wait for it to serve."""
         command = [

@@ -99,7 +99,15 @@ class SecureMembers(Members):
         program, *rest = super().ctl_command(*words, at=at)
         return [program, *self.show, *rest]
 
-    def said(self, text: str, member: int = 0) -> None:
-        """Wait until a member's log says it."""
-        log = self.members[member].log
-        until(f"{text!r} in {log}", lambda: text in log.read_text())
+    def said(self, text: str, member: int = 0, **facts: object) -> None:
+        """Wait until a line of a member's log says it, in its sentence or its error, with these facts."""
+        one = self.members[member]
+        facts = {name.replace("_", "-"): value for name, value in facts.items()}
+
+        def told() -> bool:
+            return any(
+                text in f"{line.get('msg')}: {line.get('error')}" and facts.items() <= line.items()
+                for line in one.told()
+            )
+
+        until(f"{text!r} with {facts} in {one.log}", told)

@@ -45,8 +45,9 @@ def test_the_newest_are_kept_and_etcd_takes_them(alone: Members, tmp_path: Path)
     until("the oldest gone", lambda: not first.exists())
     assert len(own) == 2
     assert all(path.read_text() == "mine" for path in foreign)
-    log = alone.members[0].log.read_text()
-    assert f"backup {first} is written and checked: revision 101" in log
+    log = alone.members[0].told()
+    written = [line for line in log if line["msg"] == "a backup is written and checked"]
+    assert (str(first), 101) in {(line["path"], line["revision"]) for line in written}
 
     alone.members[0].stop()
     kept = [path for path in backups(directory) if path not in foreign]
@@ -87,7 +88,8 @@ def test_what_fails_is_told_and_tried_again_while_the_member_serves(alone: Membe
     alone.start()
     log = alone.members[0].log
     until("a failure", lambda: log.read_text().count("a backup failed and is tried again") >= 2)
-    assert "there is none" in log.read_text()
+    failures = [line for line in alone.members[0].told() if "a backup failed" in line["msg"]]
+    assert {line["last-good"] for line in failures[:2]} == {"none"} and all(line["error"] for line in failures)
     alone.ctl("put", "k", "v")
     directory.unlink()
     until("a backup", lambda: backups(directory))

@@ -128,7 +128,8 @@ def test_a_member_from_elsewhere_than_its_certificate_says_stays_outside(authori
 
     members = start(flags, wait=False)
     until("a leader of the two", lambda: all(one.healthy() for one in members.members[:2]))
-    members.said("rejected connection from 127.0.0.1: x509: certificate is valid for 10.9.9.9, not 127.0.0.1")
+    told = "rejected connection on peer endpoint: x509: certificate is valid for 10.9.9.9, not 127.0.0.1"
+    members.said(told, remote_addr="127.0.0.1")
 
 
 def test_certificates_of_members_are_renewed_and_revoked_while_they_run(authority: Authority, start: Start) -> None:
@@ -149,7 +150,7 @@ def test_certificates_of_members_are_renewed_and_revoked_while_they_run(authorit
     authority.revocations(lost)
     gone.start(members.initial)
     index = members.members.index(rest[0])
-    members.said("rejected connection from 127.0.0.1: invalid peer certificate: Revoked", index)
+    members.said("rejected connection on peer endpoint: invalid peer certificate: Revoked", index)
     members.ctl("put", "k", "2", at=rest)
     assert not gone.healthy()
 

@@ -159,7 +159,7 @@ def _waits(trace: StoreTrace, victim_id: str, units: list[str], killed: float) -
         if one.key.startswith("placements/") and one.key.endswith(f"/{unit}") and one.value and (at := one.at) >= killed
     ]  # fmt: skip
     ends = {
-        "store elected": trace.said("leader of term", after=killed),
+        "store elected": trace.said("the leader is another", after=killed),
         "lease expired": trace.when(f"presence/{victim_id}", after=killed, deleted=True),
         "engine led": trace.when("engine/leader", after=killed),
         "placed": max(placed, default=None),

@@ -5,23 +5,24 @@ mod snapshot;
 mod tls;
 mod values;
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use kvstore::member::{self, StartError};
+use kvstore::member;
+use kvstore::report;
 
-/// Runs a member until SIGTERM or SIGINT, without the GIL; bad settings are a ValueError, anything else a RuntimeError.
+/// Runs a member until SIGTERM or SIGINT, without the GIL, and returns the exit code; its log says why it is not 0.
+/// Settings that can't be read, or leave it without a log, are a ValueError.
 #[pyfunction]
-fn serve(py: Python<'_>, config_json: &str) -> PyResult<()> {
-    py.detach(|| member::run(config_json))
-        .map_err(|error| match error {
-            StartError::Config(_) => PyValueError::new_err(error.to_string()),
-            _ => PyRuntimeError::new_err(error.to_string()),
-        })
+fn serve(py: Python<'_>, config_json: &str, warnings: Vec<String>) -> PyResult<u8> {
+    py.detach(|| member::run(config_json, &warnings))
+        .map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Of what a client says too: it has no settings for it.
+    report::attend("kvstore");
     module.add_class::<crate::client::NativeClient>()?;
     module.add_function(wrap_pyfunction!(serve, module)?)?;
     module.add_function(wrap_pyfunction!(snapshot::snapshot_restore, module)?)?;

@@ -4,9 +4,9 @@ use base64::prelude::{Engine, BASE64_STANDARD};
 use bcrypt::Version;
 use tokio::sync::Semaphore;
 use tonic::Status;
+use tracing::warn;
 
 use crate::errors::StoreError;
-use crate::report;
 
 /// etcd's `--bcrypt-cost`, and what it may be.
 pub const DEFAULT_COST: u32 = 10;
@@ -26,8 +26,9 @@ impl Passwords {
     #[must_use]
     pub fn new(cost: u32) -> Self {
         if !COSTS.contains(&cost) {
-            report!(
-                "kvstore: warning: --bcrypt-cost {cost} is not 4 to 31; {DEFAULT_COST} is taken"
+            warn!(
+                cost,
+                "--bcrypt-cost is not 4 to 31; {DEFAULT_COST} is taken"
             );
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tonic::Status;
+use tracing::info;
 
 use super::Handle;
 use crate::apply::Store;
 use crate::backend::BackendError;
 use crate::defragment::{Copy, Unfinished};
 use crate::errors::StoreError;
-use crate::report;
 
 /// So few revisions that come while others are copied are left for the end.
 const FEW_REVISIONS: u64 = 2_000;
@@ -69,7 +69,11 @@ impl Handle {
         self.facts()
             .db_bytes
             .store(after, std::sync::atomic::Ordering::Relaxed);
-        report!("kvstore: the state was defragmented: {before} bytes before, {after} now");
+        info!(
+            bytes_before = before,
+            bytes = after,
+            "the state was defragmented"
+        );
         Ok(())
     }
 

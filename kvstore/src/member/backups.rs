@@ -9,9 +9,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tracing::{info, warn};
+
 use crate::etcd_file::{self, EtcdFileError, Head};
 use crate::handle::Handle;
-use crate::report;
 use crate::snapshot::Export;
 
 /// Before one that failed is tried again, unless the next is due sooner.
@@ -51,18 +52,20 @@ pub(super) async fn run(handle: Handle, schedule: Schedule) {
             .map_err(|e| e.to_string())
             .and_then(|made| made.map_err(|e| e.to_string()));
         match made {
-            Ok(backup) => report!(
-                "kvstore: backup {} is written and checked: revision {}, {} bytes",
-                backup.path.display(),
-                backup.revision,
-                backup.bytes
+            Ok(backup) => info!(
+                path = %backup.path.display(),
+                revision = backup.revision,
+                bytes = backup.bytes,
+                "a backup is written and checked"
             ),
             Err(why) => {
-                let last = newest(&schedule.dir, member).map_or_else(
-                    || "there is none".to_owned(),
-                    |path| format!("the last good one is {}", path.display()),
+                let last = newest(&schedule.dir, member)
+                    .map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+                warn!(
+                    error = why,
+                    last_good = last,
+                    "a backup failed and is tried again"
                 );
-                report!("kvstore: warning: a backup failed and is tried again: {why}; {last}");
                 tokio::time::sleep(RETRY_PAUSE.min(schedule.interval)).await;
             }
         }

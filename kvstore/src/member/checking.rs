@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tonic::Status;
+use tracing::{error, warn};
 
 use super::StartError;
 use crate::apply::Store;
@@ -15,7 +16,7 @@ use crate::membership::Membership;
 use crate::pb::etcd::alarm_request::AlarmAction;
 use crate::pb::etcd::{AlarmRequest, AlarmType};
 use crate::peer::Dialer;
-use crate::report;
+use crate::report::hex;
 
 /// How long a member may take for its sum.
 const PATIENCE: Duration = Duration::from_secs(7);
@@ -28,10 +29,7 @@ pub(super) async fn run(handle: Handle, every: Duration) {
             continue;
         }
         if let Err(status) = check(&handle).await {
-            report!(
-                "kvstore: members could not be compared: {}",
-                status.message()
-            );
+            warn!(error = status.message(), "members could not be compared");
         }
     }
 }
@@ -51,7 +49,13 @@ async fn check(handle: &Handle) -> Result<(), Status> {
     let Some((member_id, why)) = find_corrupt(me, mine, later, &theirs) else {
         return Ok(());
     };
-    report!("kvstore: CORRUPT: member {member_id:x} does not hold what it should: {why}");
+    error!(
+        member_id = %hex(member_id),
+        alarm = "CORRUPT",
+        revision = mine.revision,
+        error = why,
+        "a member does not hold what it should"
+    );
     let request = AlarmRequest {
         action: AlarmAction::Activate.into(),
         member_id,
@@ -105,12 +109,22 @@ async fn ask(
             match tokio::time::timeout(PATIENCE, dialer.ask_hash(url, cluster, revision)).await {
                 Ok(Ok(sum)) => return Some((id, sum)),
                 Ok(Err(status)) => {
-                    report!(
-                        "kvstore: member {id:x} at {url} gives no hash of its keys: {}",
-                        status.message()
+                    warn!(
+                        remote_peer_id = %hex(id),
+                        url,
+                        revision,
+                        error = status.message(),
+                        "a member gives no hash of its keys"
                     );
                 }
-                Err(_) => report!("kvstore: member {id:x} at {url} takes too long for a hash"),
+                Err(_) => {
+                    warn!(
+                        remote_peer_id = %hex(id),
+                        url,
+                        revision,
+                        "a member takes too long for a hash of its keys"
+                    );
+                }
             }
         }
         None

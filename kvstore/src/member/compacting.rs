@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tracing::{info, warn};
+
 use crate::command::Command;
 use crate::compactor::{Compactor, Retention};
 use crate::errors::StoreError;
 use crate::handle::Handle;
-use crate::report;
 
 /// Compacts when it is time and this member leads; what fails is tried again.
 pub(super) async fn run(handle: Handle, retention: Retention) {
@@ -19,11 +20,15 @@ pub(super) async fn run(handle: Handle, retention: Retention) {
             continue;
         };
         match handle.propose(Command::Compact(end)).await {
-            Err(status) if status.message() != StoreError::Compacted.to_string() => report!(
-                "kvstore: the compaction up to revision {end} failed and is tried again: {}",
-                status.message()
+            Err(status) if status.message() != StoreError::Compacted.to_string() => warn!(
+                revision = end,
+                error = status.message(),
+                "a compaction failed and is tried again"
             ),
-            _ => compactor.compacted(end, handle.now_ms()),
+            _ => {
+                info!(revision = end, "compacted by itself");
+                compactor.compacted(end, handle.now_ms());
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tonic::Status;
+use tracing::{error, warn};
 
 use crate::apply::Noted;
 use crate::command::Command;
@@ -11,7 +12,7 @@ use crate::corruption::{compare_noted, Comparison};
 use crate::handle::Handle;
 use crate::pb::etcd::alarm_request::AlarmAction;
 use crate::pb::etcd::{AlarmRequest, AlarmType};
-use crate::report;
+use crate::report::hex;
 
 /// How long a member may take to say what it noted.
 const PATIENCE: Duration = Duration::from_secs(7);
@@ -23,9 +24,9 @@ const WHOLE_CLUSTER: u64 = 0;
 pub(super) async fn note(handle: Handle) {
     loop {
         if let Err(status) = note_last(&handle).await {
-            report!(
-                "kvstore: there is no hash of the last compaction: {}",
-                status.message()
+            warn!(
+                error = status.message(),
+                "there is no hash of the last compaction"
             );
         }
         handle.compactions().notified().await;
@@ -53,9 +54,9 @@ pub(super) async fn compare(handle: Handle, every: Duration) {
         }
         match compare_once(&handle, checked).await {
             Ok(reached) => checked = reached,
-            Err(status) => report!(
-                "kvstore: hashes of compactions could not be compared: {}",
-                status.message()
+            Err(status) => warn!(
+                error = status.message(),
+                "hashes of compactions could not be compared"
             ),
         }
     }
@@ -112,13 +113,16 @@ async fn raise(
         format!("{hash} at {}", ids.join(", "))
     };
     let hashes: Vec<String> = noted.iter().map(of).collect();
-    let whose = match member_id {
-        WHOLE_CLUSTER => "nobody knows which members do not hold what they should".to_owned(),
-        id => format!("member {id:x} does not hold what it should"),
-    };
-    report!(
-        "kvstore: CORRUPT: {whose}: after the compaction at revision {revision} the keys up to it have the hash {}",
-        hashes.join("; ")
+    error!(
+        member_id = %hex(member_id),
+        alarm = "CORRUPT",
+        revision,
+        hashes = hashes.join("; "),
+        "after a compaction {}",
+        match member_id {
+            WHOLE_CLUSTER => "nobody knows which members do not hold what they should",
+            _ => "a member does not hold what it should",
+        }
     );
     let request = AlarmRequest {
         action: AlarmAction::Activate.into(),
@@ -138,7 +142,12 @@ async fn ask(handle: &Handle, cluster: u64, id: u64, urls: &[String]) -> Option<
             Ok(Err(status)) => status.message().to_owned(),
             Err(_) => "it takes too long".to_owned(),
         };
-        report!("kvstore: member {id:x} at {url} does not say what it noted at compactions: {why}");
+        warn!(
+            remote_peer_id = %hex(id),
+            url,
+            error = why,
+            "a member does not say what it noted at compactions"
+        );
     }
     None
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use super::alone::{alone, Alone};
 use super::introduction::introduce;
@@ -19,7 +20,7 @@ use crate::handle::random_u64;
 use crate::membership::Membership;
 use crate::peer::Dialer;
 use crate::reactor::{read_membership, MEMBERSHIP_KEY};
-use crate::report;
+use crate::report::hex;
 use crate::space::Space;
 use crate::wal::{Identity, Wal, WalError};
 
@@ -142,7 +143,7 @@ pub(super) async fn settle(config: &Config, dialer: &Dialer) -> Result<Home, Sta
     };
     let (mut wal, recovered) = Wal::open(file_disk, identity)?;
     if let Some((file, length)) = &recovered.cut {
-        report!("kvstore: the log {file} ended in a torn write and was cut to {length} bytes");
+        warn!(path = %file, bytes = length, "the log ended in a torn write and was cut");
     }
     let mut restored = wal.restore(recovered, store.applied(), conf)?;
     if config.force_new_cluster && known.is_some() {
@@ -156,9 +157,9 @@ pub(super) async fn settle(config: &Config, dialer: &Dialer) -> Result<Home, Sta
             }])?;
             restored = alone.over(restored);
         } else {
-            report!(
-                "kvstore: warning: --force-new-cluster has no effect: {:x} is the only member; start without it",
-                owner.member_id
+            warn!(
+                local_member_id = %hex(owner.member_id),
+                "--force-new-cluster has no effect: this is the only member; start without it"
             );
         }
     }
@@ -194,20 +195,21 @@ pub(super) async fn settle(config: &Config, dialer: &Dialer) -> Result<Home, Sta
 
 fn tell(alone: &Alone, owner: &Owner) {
     let gone: Vec<String> = alone.gone.iter().map(|id| format!("{id:x}")).collect();
-    report!(
-        "kvstore: --force-new-cluster: member {:x} goes on alone as cluster {:x}, from entry {} on; taken out of it: {}",
-        owner.member_id,
-        owner.cluster_id,
-        alone.hard_state.commit,
-        gone.join(", ")
+    warn!(
+        local_member_id = %hex(owner.member_id),
+        cluster_id = %hex(owner.cluster_id),
+        commit_index = alone.hard_state.commit,
+        removed_member_ids = gone.join(","),
+        "--force-new-cluster: this member goes on alone, the others are taken out"
     );
     if alone.dropped > 0 {
-        report!(
-            "kvstore: --force-new-cluster: the log's last {} entries are dropped: a change of the membership that nobody may have agreed on, and what follows it",
-            alone.dropped
+        warn!(
+            entries = alone.dropped,
+            "--force-new-cluster: the log's last entries are dropped: a change of the membership that nobody may have \
+             agreed on, and what follows it"
         );
     }
-    report!("kvstore: warning: start without --force-new-cluster from now on, and never start the others again");
+    warn!("start without --force-new-cluster from now on, and never start the others again");
 }
 
 pub(super) fn warn_of_differences(config: &Config, owner: &Owner, membership: &Membership) {
@@ -215,11 +217,11 @@ pub(super) fn warn_of_differences(config: &Config, owner: &Owner, membership: &M
         return;
     };
     if config.name != owner.name {
-        report!(
-            "kvstore: warning: --name {} is not obeyed: {} was joined as {}",
-            config.name,
-            config.data_dir.display(),
-            owner.name
+        warn!(
+            given = config.name,
+            name = owner.name,
+            data_dir = %config.data_dir.display(),
+            "--name is not obeyed: the member joined under another"
         );
     }
     let mut mine = config.initial_advertise_peer_urls.clone();
@@ -227,10 +229,10 @@ pub(super) fn warn_of_differences(config: &Config, owner: &Owner, membership: &M
     let mut known = member.peer_urls.clone();
     known.sort();
     if mine != known {
-        report!(
-            "kvstore: warning: the cluster knows this member by {}, not by {}; use member update",
-            known.join(","),
-            mine.join(",")
+        warn!(
+            known_peer_urls = known.join(","),
+            given_peer_urls = mine.join(","),
+            "the cluster knows this member by other URLs; use member update"
         );
     }
 }

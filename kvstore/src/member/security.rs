@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::StartError;
 use crate::address::Address;
 use crate::config::{Config, ConfigError};
 use crate::peer::Dialer;
-use crate::report;
 use crate::tls::{self, Acceptor, Connector, Settings};
 
 /// What a member accepts and dials with; None where there is no TLS.
@@ -20,7 +21,7 @@ pub(super) struct Channels {
 /// Reads the certificates, or makes those that a member makes for itself.
 pub(super) fn secure(config: &Config) -> Result<Channels, StartError> {
     for sentence in config.idle_tls() {
-        report!("kvstore: warning: {sentence}");
+        warn!("{sentence}");
     }
     Ok(prepare(config)?)
 }

@@ -13,13 +13,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+use tracing::warn;
 
 use super::{snapshot, Dialer, PeerEvent, PEER_VERSION, REMOVED};
 use crate::budget::{Budget, Share};
 use crate::measures::of_peer;
 use crate::pb::peer::peer_client::PeerClient;
 use crate::pb::peer::{Frame, Hello, MembersRequest};
-use crate::report;
+use crate::report::hex;
 use crate::snapshot::Export;
 
 /// Raft messages that may wait for one peer; more are dropped, as on a network.
@@ -242,7 +243,12 @@ async fn keep_link(
         }
         if said != status.message() {
             said = status.message().to_owned();
-            report!("kvstore: member {:x} at {url}: {said}", hello.to);
+            warn!(
+                remote_peer_id = %hex(hello.to),
+                url,
+                error = said,
+                "the link to a member is down"
+            );
         }
         if events.send(PeerEvent::Unreachable(hello.to)).await.is_err() {
             return;

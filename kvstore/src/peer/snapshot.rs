@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
+use tracing::warn;
 
 use super::{closing, Dialer, PeerEvent};
 use crate::apply::Store;
@@ -15,7 +16,7 @@ use crate::backend::BackendError;
 use crate::consensus::restamp_snapshot;
 use crate::log::SnapshotMeta;
 use crate::pb::peer::{Hello, SnapshotChunk};
-use crate::report;
+use crate::report::hex;
 use crate::snapshot::{Export, IncomingDir};
 
 /// A snapshot that takes longer is given up and tried again.
@@ -104,13 +105,15 @@ pub(super) async fn send(
                 break;
             }
             Ok(Err(status)) => {
-                report!(
-                    "kvstore: snapshot to member {to:x} at {url}: {}",
-                    status.message()
+                warn!(
+                    remote_peer_id = %hex(to),
+                    url,
+                    error = status.message(),
+                    "a snapshot was not sent to a member"
                 );
             }
             Err(_) => {
-                report!("kvstore: snapshot to member {to:x} at {url} took too long")
+                warn!(remote_peer_id = %hex(to), url, "a snapshot to a member took too long");
             }
         }
     }

@@ -3,11 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::{Broken, Reactor};
 use crate::command::Command;
 use crate::pb::etcd::alarm_request::AlarmAction;
 use crate::pb::etcd::{AlarmRequest, AlarmType};
-use crate::report;
+use crate::report::hex;
 
 /// Before an alarm that could not be told is told again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -83,9 +85,11 @@ impl Reactor {
         let handle = self.handle.clone();
         tokio::spawn(async move {
             if let Err(status) = handle.propose_capably(Command::Alarm(request)).await {
-                report!(
-                    "kvstore: alarm NOSPACE of member {member_id:x} is not told yet: {}",
-                    status.message()
+                warn!(
+                    member_id = %hex(member_id),
+                    alarm = "NOSPACE",
+                    error = status.message(),
+                    "an alarm is not told yet"
                 );
                 // Not again at once.
                 tokio::time::sleep(RETRY_PAUSE).await;

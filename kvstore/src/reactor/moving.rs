@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::info;
 
 use super::changes::read_membership;
 use super::types::{Incoming, Leaving};
@@ -12,7 +13,6 @@ use crate::consensus::Outgoing;
 use crate::handle::Core;
 use crate::log::SnapshotMeta;
 use crate::peer::Received;
-use crate::report;
 use crate::snapshot::adopt;
 
 /// How long clients may take for their last answers when a member stops.
@@ -83,9 +83,10 @@ impl Reactor {
         self.handle.applied_more().notify_waiters();
         // What this state was compacted up to is not noted yet.
         self.handle.compactions().notify_one();
-        report!(
-            "kvstore: the state was replaced by the snapshot of entry {}",
-            meta.index
+        info!(
+            snapshot_index = meta.index,
+            snapshot_term = meta.term,
+            "the state was replaced by the snapshot of a later entry"
         );
         self.dial()?;
         // The sender may have given up; raft's own answer tells it too.

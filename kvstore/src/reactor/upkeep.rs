@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::{Broken, Reactor};
 use crate::command::{Command, LeaseCheckpoint, LeaseCheckpoints, Proposal};
-use crate::report;
 use crate::wal::WalError;
 
 /// Leases revoked in one turn.
@@ -145,7 +145,7 @@ impl Reactor {
         let found = match self.config.overrides() {
             Ok(found) => found,
             Err(error) => {
-                report!("kvstore: {error}");
+                warn!(%error, "the peer URLs that hold for now are not known");
                 return Ok(());
             }
         };

@@ -8,13 +8,13 @@ use rustls::pki_types::UnixTime;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
 
 use super::certificate::Facts;
 use super::renewal::Renewed;
 use super::settings::{Rules, Settings};
 use super::verify::{Clients, Names};
 use super::{files, origin, CommonName, TlsError};
-use crate::report;
 use crate::stream::{Socket, Stream};
 
 /// How long a handshake may take, as in etcd.
@@ -34,6 +34,8 @@ pub struct Acceptor {
     /// Whether a certificate is good only from the addresses that it names.
     by_origin: bool,
     knows_users: bool,
+    /// Whom it is for, in the log.
+    side: &'static str,
     log: Mutex<Log>,
 }
 
@@ -47,7 +49,7 @@ impl Acceptor {
     pub fn for_clients(settings: Settings, rules: Rules) -> Result<Self, TlsError> {
         let knows_users = settings.client_cert_auth;
         Self::new(
-            "clients' TLS configuration",
+            ("client", "clients' TLS configuration"),
             settings,
             rules,
             false,
@@ -59,7 +61,7 @@ impl Acceptor {
     pub fn for_peers(settings: Settings, rules: Rules) -> Result<Self, TlsError> {
         let by_origin = !settings.skip_client_san_verification;
         Self::new(
-            "peers' TLS configuration",
+            ("peer", "peers' TLS configuration"),
             settings,
             rules,
             by_origin,
@@ -68,7 +70,7 @@ impl Acceptor {
     }
 
     fn new(
-        name: &str,
+        (side, name): (&'static str, &str),
         settings: Settings,
         rules: Rules,
         by_origin: bool,
@@ -86,6 +88,7 @@ impl Acceptor {
             ready: Renewed::new(name, files, move || ready(&settings, &rules))?,
             by_origin,
             knows_users,
+            side,
             log: Mutex::new(Log {
                 last: None,
                 skipped: 0,
@@ -98,7 +101,9 @@ impl Acceptor {
         let from = socket.peer();
         match tokio::time::timeout(HANDSHAKE_WAIT, self.shake(socket)).await {
             Ok(Ok(opened)) => return Some(opened),
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                debug!(%error, "a connection ended before its TLS handshake");
+            }
             Ok(Err(error)) => self.tell(from, &error.to_string()),
             Err(_) => self.tell(from, "the TLS handshake took too long"),
         }
@@ -133,11 +138,13 @@ impl Acceptor {
         let more = std::mem::take(&mut log.skipped);
         drop(log);
         let from = from.map_or_else(|| "a socket".to_owned(), |from| from.to_string());
-        let more = match more {
-            0 => String::new(),
-            more => format!(" (and {more} more since the last such line)"),
-        };
-        report!("kvstore: rejected connection from {from}: {why}{more}");
+        warn!(
+            remote_addr = from,
+            skipped_lines = more,
+            error = why,
+            "rejected connection on {} endpoint",
+            self.side
+        );
     }
 }
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::RootCertStore;
+use tracing::warn;
 
 use super::{wrong, TlsError};
-use crate::report;
 
 /// Where systems keep the authorities that they trust, as Go looks for them.
 const SYSTEM_AUTHORITIES: [&str; 4] = [
@@ -69,9 +69,9 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 pub(super) fn warn_of_readers(path: &Path) {
     let mode = std::fs::metadata(path).map(|found| found.permissions().mode());
     if mode.is_ok_and(|mode| mode & FOR_OTHERS != 0) {
-        let path = path.display();
-        report!(
-            "kvstore: warning: everybody on this machine may read the key {path}; chmod 600 it"
+        warn!(
+            path = %path.display(),
+            "everybody on this machine may read a key; chmod 600 it"
         );
     }
 }

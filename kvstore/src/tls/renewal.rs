@@ -5,8 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::{info, warn};
+
 use super::TlsError;
-use crate::report;
 
 /// What tells a file from what it was before: its place, size and times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +78,9 @@ impl<T> Renewed<T> {
             match (self.make)() {
                 Ok(value) => {
                     state.1 = Arc::new(value);
-                    report!("kvstore: the {name} was read anew");
+                    info!("the {name} was read anew");
                 }
-                Err(error) => report!("kvstore: the {name} stays what it was: {error}"),
+                Err(error) => warn!(%error, "the {name} stays what it was"),
             }
         }
         state.1.clone()

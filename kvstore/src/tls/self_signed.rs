@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
 };
+use tracing::info;
 
 use super::certificate::Facts;
 use super::{files, TlsError};
-use crate::report;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// One whose end is so near is made anew when the member starts.
@@ -36,9 +36,10 @@ pub(super) fn pair(dir: &Path, hosts: &[String], years: u32) -> Result<Pair, Tls
     }
     make(dir, &pair, hosts, years)
         .map_err(|error| TlsError(format!("{}: {error}", dir.display())))?;
-    report!(
-        "kvstore: made a certificate of its own, {}, good for {years} year(s)",
-        pair.cert.display()
+    info!(
+        path = %pair.cert.display(),
+        years,
+        "made a certificate of its own"
     );
     Ok(pair)
 }

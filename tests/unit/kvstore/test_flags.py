@@ -116,8 +116,20 @@ def test_a_mistake_is_named(arguments: list[str], environment: dict[str, str], s
 
 
 def test_what_has_no_effect_is_said() -> None:
-    _, warnings = settings(["--log-level=debug", "--insecure"], {"ETCD_NO_SUCH": "1"})
-    assert [w.split(" ")[0] for w in warnings] == ["--log-level", "unrecognized"]
+    _, warnings = settings(["--max-wals=7", "--insecure"], {"ETCD_NO_SUCH": "1"})
+    assert [w.split(" ")[0] for w in warnings] == ["--max-wals", "unrecognized"]
+
+
+def test_what_is_logged_is_a_section_of_its_own() -> None:
+    result, warnings = settings(["--log-level=debug", "--log-outputs", "stdout,/l"], {"ETCD_LOG_FORMAT": "console"})
+    assert result["log"] == {
+        "logger": "zap",
+        "level": "debug",
+        "format": "console",
+        "outputs": ["stdout", "/l"],
+        "rotation": False,
+    }
+    assert not warnings
 
 
 def test_flags_of_tls_go_to_their_side() -> None:

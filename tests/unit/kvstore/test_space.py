@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -279,5 +280,6 @@ async def test_a_start_without_room_ends_with_a_sentence(tmp_path: Path) -> None
             command = [sys.executable, "-m", "kvstore", f"--data-dir={disk}/data{pages}", *urls]
             started = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
             _, said = await asyncio.wait_for(started.communicate(), PATIENCE_S)
-            assert (started.returncode, said.decode().count("\n")) == (1, 1), (pages, said)
-            assert "full" in said.decode() or "No space left on device" in said.decode(), (pages, said)
+            last = json.loads(said.decode().splitlines()[-1])
+            assert (started.returncode, last["level"]) == (1, "fatal"), (pages, said)
+            assert "full" in last["msg"] or "No space left on device" in last["msg"], (pages, said)

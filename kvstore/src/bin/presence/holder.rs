@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use kvstore::client::{Client, Retry, RENEWAL_ATTEMPT};
 use kvstore::pb::etcd;
-use kvstore::report;
+use kvstore::report::hex;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{watch, Notify};
+use tracing::{info, warn};
 
 use crate::page::Page;
 
@@ -80,14 +81,11 @@ impl Holder {
     fn say(&self, failure: Option<String>) {
         let failure = failure.unwrap_or_default();
         if *self.failed.borrow() != failure {
-            report!(
-                "fleet-presence: {}",
-                if failure.is_empty() {
-                    "the store answers again"
-                } else {
-                    &failure
-                }
-            );
+            if failure.is_empty() {
+                info!("the store answers again");
+            } else {
+                warn!("{failure}");
+            }
             self.failed.replace(failure);
         }
     }
@@ -100,9 +98,9 @@ impl Holder {
                     self.page.answered(lease, self.announced.get());
                     return Ok(());
                 }
-                Ok(_) => report!("fleet-presence: lease {lease:x} is lost"),
+                Ok(_) => warn!(lease_id = %hex(lease.cast_unsigned()), "the lease is lost"),
                 Err(status) if status.message().contains("requested lease not found") => {
-                    report!("fleet-presence: lease {lease:x} is lost");
+                    warn!(lease_id = %hex(lease.cast_unsigned()), "the lease is lost");
                 }
                 Err(status) => {
                     return Err(format!(

@@ -34,6 +34,7 @@ use kvstore::report;
 use serde::Deserialize;
 use tokio::net::UnixListener;
 use tokio::sync::{watch, Notify};
+use tracing::warn;
 
 use crate::holder::{Holder, Kept};
 use crate::page::Page;
@@ -126,7 +127,7 @@ async fn run(config: Config) -> Result<(), Failure> {
                 let holder = holder.clone();
                 tokio::task::spawn_local(async move {
                     if let Err(error) = holder.serve(stream).await {
-                        report!("fleet-presence: a control connection broke: {error}");
+                        warn!(%error, "a control connection broke");
                     }
                 });
             }
@@ -136,6 +137,7 @@ async fn run(config: Config) -> Result<(), Failure> {
 }
 
 fn main() -> std::process::ExitCode {
+    report::attend("fleet-presence");
     let done = configured().and_then(|config| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
