@@ -355,6 +355,9 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[
         for name, value in gates.items()
         if value != str(GATES[name]).lower()
     ]
+    for name in ("backup-interval", "backup-keep"):
+        if name in given and not result["backup_dir"]:
+            raise FlagError(f"{given[name][0]} needs --backup-dir: say where backups go, or leave it out")
     retention = _BY_NAME["auto-compaction-retention"]
     try:
         result[retention.key] = _retention(result["auto_compaction_mode"], result[retention.key])

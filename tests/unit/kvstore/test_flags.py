@@ -91,6 +91,11 @@ def test_names_that_etcd_had_before_are_understood() -> None:
     assert "experimental" not in usage()
 
 
+def test_backups_are_made_where_there_is_a_place() -> None:
+    result, _ = settings(["--backup-dir=/b", "--backup-interval=10m"], {"ETCD_BACKUP_KEEP": "3"})
+    assert (result["backup_dir"], result["backup_interval"], result["backup_keep"]) == ("/b", 600_000, 3)
+
+
 def test_lists_and_members_are_split() -> None:
     result, _ = settings(
         ["--initial-cluster", "a=http://h:1,b=http://h:2", "--listen-client-urls=http://h:3,http://h:4"], {}
@@ -107,6 +112,8 @@ def test_lists_and_members_are_split() -> None:
         (["start"], {}, "'start' is not a flag"),
         (["--snapshot-count=many"], {}, "invalid value for --snapshot-count: 'many' is not a whole number"),
         ([], {"ETCD_INSECURE": "perhaps"}, "invalid value for ETCD_INSECURE: 'perhaps' is neither true nor false"),
+        (["--backup-interval=1h"], {}, "--backup-interval needs --backup-dir: say where backups go, or leave it out"),
+        ([], {"ETCD_BACKUP_KEEP": "3"}, "ETCD_BACKUP_KEEP needs --backup-dir"),
         (["--initial-cluster=a"], {}, "invalid value for --initial-cluster: 'a' is not of the form name=url"),
     ],
 )
