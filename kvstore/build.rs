@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "kvstore/pb/rpc.proto",
         "kvstore/pb/lock.proto",
         "kvstore/pb/election.proto",
+        "kvstore/pb/health.proto",
         "kvstore/pb/peer.proto",
     ];
     let set = protox::compile(files.iter().map(|f| format!("{root}/{f}")), [root])?;

@@ -47,6 +47,7 @@ pub mod rpc_auth;
 pub mod rpc_cluster;
 pub mod rpc_data;
 pub mod rpc_election;
+pub mod rpc_health;
 pub mod rpc_lock;
 pub mod rpc_maintenance;
 pub mod rpc_snapshot;

@@ -40,6 +40,7 @@ use crate::pb::etcd::kv_server::KvServer;
 use crate::pb::etcd::lease_server::LeaseServer;
 use crate::pb::etcd::maintenance_server::MaintenanceServer;
 use crate::pb::etcd::watch_server::WatchServer;
+use crate::pb::health::health_server::HealthServer;
 use crate::pb::peer::peer_server::PeerServer;
 use crate::pb::v3electionpb::election_server::ElectionServer;
 use crate::pb::v3lockpb::lock_server::LockServer;
@@ -50,6 +51,7 @@ use crate::rpc_auth::AuthService;
 use crate::rpc_cluster::ClusterService;
 use crate::rpc_data::{Door, KvService, LeaseService};
 use crate::rpc_election::ElectionService;
+use crate::rpc_health::HealthService;
 use crate::rpc_lock::LockService;
 use crate::rpc_maintenance::MaintenanceService;
 use crate::rpc_snapshot::Streams;
@@ -226,7 +228,8 @@ async fn live(config: Config) -> Result<(), StartError> {
         taken: Arc::default(),
     };
     for socket in client_sockets {
-        let routes = client_routes(&handle, &snapshots, &place);
+        let health = HealthService(handle.clone(), closing.clone());
+        let routes = client_routes(&handle, &snapshots, &place).with(HealthServer::new(health));
         tokio::spawn(serve(socket, routes, closing.clone()));
     }
     drop(closing);

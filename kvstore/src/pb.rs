@@ -16,6 +16,9 @@ pub mod v3lockpb {
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
 pub mod peer {
     tonic::include_proto!("fleet.kvstore.peer.v1");
 }

@@ -10,7 +10,7 @@ use super::metrics::code_name;
 /// Codes that gRPC has.
 const CODES: usize = 17;
 /// Package, service and methods; a call is found by going through them, which costs less than hashing its name would.
-const SERVICES: [(&str, &str, &[&str]); 8] = [
+const SERVICES: [(&str, &str, &[&str]); 9] = [
     (
         "etcdserverpb",
         "KV",
@@ -89,6 +89,7 @@ const SERVICES: [(&str, &str, &[&str]); 8] = [
         "Election",
         &["Campaign", "Proclaim", "Leader", "Observe", "Resign"],
     ),
+    ("grpc.health.v1", "Health", &["Check", "List", "Watch"]),
 ];
 
 #[derive(Debug, Default)]
@@ -110,10 +111,10 @@ impl Default for Calls {
     }
 }
 
-fn kind(method: &str) -> &'static str {
-    match method {
-        "Watch" | "LeaseKeepAlive" => "bidi_stream",
-        "Snapshot" | "Observe" | "RangeStream" => "server_stream",
+fn kind(service: &str, method: &str) -> &'static str {
+    match (service, method) {
+        ("Watch", _) | (_, "LeaseKeepAlive") => "bidi_stream",
+        ("Health", "Watch") | (_, "Snapshot" | "Observe" | "RangeStream") => "server_stream",
         _ => "unary",
     }
 }
@@ -138,7 +139,7 @@ impl Calls {
         let service = service.rsplit('.').next().unwrap_or(service);
         if let Some(figures) = self.of(service, method) {
             add(&figures.started);
-            if kind(method) != "bidi_stream" {
+            if kind(service, method) != "bidi_stream" {
                 add(&figures.received);
             }
         }
@@ -162,7 +163,7 @@ impl Calls {
             if let Some(handled) = figures.handled.get(code as usize) {
                 add(handled);
             }
-            if code == Code::Ok && kind(method) == "unary" {
+            if code == Code::Ok && kind(service, method) == "unary" {
                 add(&figures.sent);
             }
         }
@@ -173,7 +174,7 @@ impl Calls {
         let mut lines: [String; 4] = Default::default();
         for ((package, service, methods), figures) in SERVICES.iter().zip(&self.0) {
             for (method, figures) in methods.iter().zip(figures) {
-                let kind = kind(method);
+                let kind = kind(service, method);
                 let labels = format!(
                     "grpc_method=\"{method}\",grpc_service=\"{package}.{service}\",grpc_type=\"{kind}\""
                 );

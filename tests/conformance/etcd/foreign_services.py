@@ -1,4 +1,4 @@
-"""Etcd's services that the foreign client's stubs lack, told to its protobuf: locks and elections."""
+"""Etcd's services that the foreign client's stubs lack, told to its protobuf: locks, elections, health."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ rpc_pb2: Any = importlib.import_module("aetcd.rpc.rpc_pb2")
 HEADER = ".etcdserverpb.ResponseHeader"
 KEY_VALUE = ".mvccpb.KeyValue"
 Fields = tuple[tuple[str, str], ...]
-"""Name and type, numbered from 1 on; a type that begins with a dot is a message."""
+"""Name and type, numbered from 1 on; a type with dots is a message; one with `*` repeats."""
 LOCK: Mapping[str, Fields] = {
     "LockRequest": (("name", "bytes"), ("lease", "int64")),
     "LockResponse": (("header", HEADER), ("key", "bytes")),
@@ -32,7 +32,23 @@ ELECTION: Mapping[str, Fields] = {
     "ProclaimRequest": (("leader", LEADER), ("value", "bytes")),
     "ProclaimResponse": (("header", HEADER),),
 }
+HEALTH: Mapping[str, Fields] = {
+    "HealthCheckRequest": (("service", "string"),),
+    # An enum and a map, by what they are on the wire.
+    "HealthCheckResponse": (("status", "int64"),),
+    "Named": (("name", "string"), ("status", ".grpc.health.v1.HealthCheckResponse")),
+    "HealthListRequest": (),
+    "HealthListResponse": (("statuses", "*.grpc.health.v1.Named"),),
+}
+MESSAGES = {
+    ("Election", "Observe"): "Leader",
+    ("Health", "Check"): "HealthCheck",
+    ("Health", "List"): "HealthList",
+    ("Health", "Watch"): "HealthCheck",
+}
+"""What their requests and answers are called where that is not the method's name."""
 METHODS = {
+    "Health": ("Check", "List", "Watch"),
     "Lock": ("Lock", "Unlock"),
     "Election": ("Campaign", "Proclaim", "Leader", "Observe", "Resign"),
 }
@@ -48,14 +64,16 @@ def _service(name: str, package: str, messages: Mapping[str, Fields]) -> Any:
     for message, fields in messages.items():
         described = file.message_type.add(name=message)
         for number, (field, kind) in enumerate(fields, 1):
-            added = described.field.add(name=field, number=number, label="LABEL_OPTIONAL")
-            if kind.startswith("."):
-                added.type_name, added.type = kind, added.TYPE_MESSAGE
+            label = "LABEL_REPEATED" if kind.startswith("*") else "LABEL_OPTIONAL"
+            added = described.field.add(name=field, number=number, label=label)
+            if "." in kind:
+                added.type_name, added.type = kind.lstrip("*"), added.TYPE_MESSAGE
             else:
-                added.type = {"bytes": added.TYPE_BYTES, "int64": added.TYPE_INT64}[kind]
+                kinds = {"bytes": added.TYPE_BYTES, "int64": added.TYPE_INT64, "string": added.TYPE_STRING}
+                added.type = kinds[kind]
     service = file.service.add(name=name)
     for method in METHODS[name]:
-        asked = "Leader" if method == "Observe" else method
+        asked = MESSAGES.get((name, method), method)
         kinds = {"input_type": f".{package}.{asked}Request", "output_type": f".{package}.{asked}Response"}
         service.method.add(name=method, **kinds)
     pool = descriptor_pool.Default()
@@ -67,5 +85,6 @@ SERVICES: dict[str, Any] = {
     **rpc_pb2.DESCRIPTOR.services_by_name,
     "Lock": _service("Lock", "v3lockpb", LOCK),
     "Election": _service("Election", "v3electionpb", ELECTION),
+    "Health": _service("Health", "grpc.health.v1", HEALTH),
 }
 """By name; those of the stubs, too."""

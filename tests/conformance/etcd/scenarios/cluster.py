@@ -130,6 +130,7 @@ SCENARIOS = (
             Until(Call("KV/Range", {"key": "k", "serializable": True}, at="new"), '"value": "v"'),
             Call("Maintenance/Status", at="new", since=STATUS_SINCE),
             Call("KV/Range", {"key": "k"}, at="new", since=REFUSAL_SINCE),
+            Call("Health/Check", at="new", since=REFUSAL_SINCE),
             Call("KV/Put", {"key": "k"}, at="new", since=REFUSAL_SINCE),
             Call("Lease/LeaseGrant", {"ID": 7, "TTL": 600}, at="new", since=REFUSAL_SINCE),
             Call("Lease/LeaseLeases", at="new", since=REFUSAL_SINCE),
