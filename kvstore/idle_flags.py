@@ -32,7 +32,6 @@ IDLE: tuple[tuple[str, str, str, str], ...] = (
     ("host-whitelist", "list", "*", "Names of hosts are not looked at."),
     ("enable-grpc-gateway", "switch", "true", "It can't be switched."),
     ("enable-pprof", "switch", "false", "There is no Go runtime to look at."),
-    ("metrics", "text", "basic", "There is one set of metrics."),
     ("listen-metrics-urls", "list", "", "Metrics are on the client port."),
     ("memory-mlock", "switch", "false", "Memory is not locked."),
     ("max-learners", "number", "1", "One."),

@@ -163,7 +163,9 @@ impl State {
         let outcomes = self.store.apply(index, term, proposals);
         for (outcome, revoked) in outcomes.iter().zip(revoked) {
             match (&outcome.result, revoked) {
-                (Ok(_), Some(id)) => self.lessor.revoked(id),
+                (Ok(_), Some(id)) => {
+                    self.lessor.revoked(id);
+                }
                 (Ok(kvstore::apply::Response::LeaseGrant(granted)), _) if self.leading => {
                     self.lessor.granted(granted.id, granted.ttl, clock);
                 }

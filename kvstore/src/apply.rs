@@ -11,6 +11,7 @@ mod types;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -22,6 +23,7 @@ use crate::command::{Command, DowngradeTo, LeaseCheckpoint, LeaseCheckpoints, Pr
 use crate::downgrade::{Downgrade, Release};
 use crate::errors::StoreError;
 use crate::etcd_file::{read_alarm_key, read_kept_key};
+use crate::measures::{self, Lap};
 use crate::mvcc::{Change, KeyRange, Keys};
 use crate::pb::etcd::{CompactionResponse, LeaseGrantResponse, LeaseRevokeResponse};
 use crate::planted::{planted, Bug};
@@ -212,13 +214,16 @@ impl Store {
     /// Events are kept for [`Self::take_events`], and the writer is given the turn's changes.
     pub fn apply(&mut self, index: u64, term: u64, proposals: Vec<Proposal>) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(proposals.len());
+        let mut lap = Lap::begin();
         for proposal in proposals {
+            let kind = proposal.command.as_ref().map_or("unknown", Command::kind);
             let result = match proposal.command {
                 Some(command) => self.execute(command, proposal.caller.as_ref(), index),
                 None => Err(StoreError::Internal(
                     "an empty command was committed".into(),
                 )),
             };
+            lap.applied(kind, matches!(result, Ok(_) | Err(StoreError::Compacted)));
             let (origin, request_id) = (proposal.origin, proposal.request_id);
             outcomes.push(Outcome {
                 origin,
@@ -293,6 +298,9 @@ impl Store {
                 let key = id.to_be_bytes().to_vec();
                 self.batch.put(Table::Leases, key, lease.encode());
                 self.leases.insert(id, lease);
+                count(&measures::LEASES_GRANTED, 1);
+                let seconds = u64::try_from(ttl).unwrap_or(0);
+                measures::LEASE_TTL.observe(Duration::from_secs(seconds));
                 Ok(Response::LeaseGrant(LeaseGrantResponse {
                     header: None,
                     id,
@@ -312,6 +320,7 @@ impl Store {
                     }
                 }
                 self.finish(turn);
+                count(&measures::LEASES_REVOKED, 1);
                 Ok(Response::LeaseRevoke(LeaseRevokeResponse { header: None }))
             }
             Command::MemberAttributes(attributes) => Ok(Response::MemberAttributes(attributes)),

@@ -66,6 +66,24 @@ impl Command {
         }
     }
 
+    /// What etcd calls its kind, in figures.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Put(_) => "Put",
+            Self::DeleteRange(_) => "DeleteRange",
+            Self::Txn(_) => "Txn",
+            Self::Compact(_) => "Compaction",
+            Self::LeaseGrant(_) => "LeaseGrant",
+            Self::LeaseRevoke(_) => "LeaseRevoke",
+            Self::MemberAttributes(_) => "ClusterMemberAttrSet",
+            Self::Auth(command) => command.kind(),
+            Self::Alarm(_) => "Alarm",
+            Self::Downgrade(_) => "DowngradeInfoSet",
+            Self::LeaseCheckpoint(_) => "LeaseCheckpoint",
+        }
+    }
+
     /// Whether it goes before what waits with it.
     #[must_use]
     pub fn goes_first(&self) -> bool {

@@ -86,6 +86,8 @@ pub struct Config {
     pub backup_interval: u64,
     pub backup_keep: usize,
     pub log: report::Settings,
+    /// `basic`, or `extensive`: also how long calls take.
+    pub metrics: String,
     /// Allows listening beyond loopback where whoever comes is let in.
     pub insecure: bool,
     pub client_tls: Settings,
@@ -135,6 +137,7 @@ impl Default for Config {
             backup_interval: 3_600_000,
             backup_keep: 24,
             log: report::Settings::default(),
+            metrics: "basic".into(),
             insecure: false,
             client_tls: Settings::default(),
             peer_tls: Settings::default(),
@@ -210,6 +213,12 @@ impl Config {
             return wrong(format!(
                 "--max-request-bytes {} is more than {MAX_REQUEST_BYTES}, which members can still pass to each other",
                 self.max_request_bytes
+            ));
+        }
+        if !["basic", "extensive"].contains(&self.metrics.as_str()) {
+            return wrong(format!(
+                "--metrics is 'basic' or 'extensive', not '{}'",
+                self.metrics
             ));
         }
         self.retention()?;
@@ -343,6 +352,11 @@ impl Config {
             interval: Duration::from_millis(self.backup_interval),
             keep: self.backup_keep,
         }))
+    }
+
+    /// Whether it is measured how long calls take.
+    pub fn times_calls(&self) -> bool {
+        self.metrics == "extensive"
     }
 
     /// How often it is noted what is left of a lease, in milliseconds.

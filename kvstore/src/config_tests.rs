@@ -44,6 +44,10 @@ fn each_bad_setting_names_itself() {
             "--initial-cluster-state",
         ),
         (r#"{"max_request_bytes": 60000000}"#, "--max-request-bytes"),
+        (
+            r#"{"metrics": "much"}"#,
+            "--metrics is 'basic' or 'extensive', not 'much'",
+        ),
         (r#"{"colour": 1}"#, "colour"),
     ] {
         let text = Config::parse(json).unwrap_err().to_string();

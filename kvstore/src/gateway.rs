@@ -2,6 +2,7 @@
 
 mod calling;
 mod calls;
+mod handling;
 mod health;
 mod json;
 mod methods;
@@ -18,6 +19,7 @@ use tonic::body::Body;
 use crate::handle::Handle;
 use crate::listen::{Answer, Inbound, Routes};
 pub use calls::Calls;
+pub use handling::begin;
 pub use metrics::{code_name, Figures};
 
 /// What etcd says that its plain answers are, though its health is JSON.

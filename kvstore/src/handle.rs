@@ -27,6 +27,7 @@ use crate::budget::Budget;
 use crate::errors::StoreError;
 use crate::gateway::{Calls, Figures};
 use crate::lease::Lessor;
+use crate::measures;
 use crate::membership::Membership;
 use crate::pb::etcd::ResponseHeader;
 use crate::peer::Dialer;
@@ -50,6 +51,8 @@ pub struct Limits {
     pub progress_every: Duration,
     /// Of passwords' hashes; each step doubles their cost.
     pub bcrypt_cost: u32,
+    /// Whether it is measured how long calls take.
+    pub times_calls: bool,
 }
 
 impl Limits {
@@ -159,7 +162,7 @@ impl Handle {
         let shared = Shared {
             core: Mutex::new(core),
             facts,
-            calls: Calls::default(),
+            calls: Calls::new(limits.times_calls),
             limits,
             started: Instant::now(),
             dialer,
@@ -330,7 +333,13 @@ impl Handle {
         self.refuse_as_learner()?;
         let (reply, wait) = oneshot::channel();
         self.queue(Input::Read { reply, renews })?;
-        self.answer(wait).await
+        let confirmed = self.answer(wait).await;
+        if let Err(status) = &confirmed {
+            measures::READS_FAILED.fetch_add(1, Ordering::Relaxed);
+            let late = StoreError::Timeout.to_string() == status.message();
+            measures::READS_SLOW.fetch_add(late.into(), Ordering::Relaxed);
+        }
+        confirmed
     }
 
     /// An id for a lease whose client gave none.
@@ -362,6 +371,7 @@ impl Handle {
         };
         if let Ok(core) = self.core() {
             figures.watchers = core.hub.len() as u64;
+            (figures.slow_watchers, figures.pending_events) = core.hub.waiting();
             let streams: std::collections::HashSet<_> =
                 core.streams.values().map(Arc::as_ptr).collect();
             figures.watch_streams = streams.len() as u64;

@@ -35,6 +35,7 @@ pub(crate) fn member(folder: &std::path::Path) -> (Handle, Inputs) {
         strict_reconfig_check: true,
         progress_every: Duration::from_secs(600),
         bcrypt_cost: 4,
+        times_calls: false,
     };
     Handle::new(core, facts, limits, Dialer::default())
 }

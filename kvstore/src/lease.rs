@@ -127,9 +127,10 @@ impl Lessor {
         }
     }
 
-    /// A revocation was applied.
-    pub fn revoked(&mut self, id: i64) {
-        self.deadlines.remove(&id);
+    /// A revocation was applied; whether it was since the lease's time was over, which who leads knows.
+    pub fn revoked(&mut self, id: i64) -> bool {
+        let deadline = self.deadlines.remove(&id);
+        deadline.is_some_and(|deadline| deadline.revoking)
     }
 
     /// Renew; None when the lease is unknown or already being revoked.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -32,7 +33,9 @@ use metered::Metered;
 pub type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 type Guard = Arc<dyn Fn(&Request<Inbound>) -> Option<tonic::Status> + Send + Sync>;
 type Route = Arc<dyn Fn(Request<Inbound>) -> Answer + Send + Sync>;
-type Started = Arc<dyn Fn(&str) + Send + Sync>;
+/// What is kept for as long as a call is under way, and dropped when that is over.
+pub type UnderWay = Box<dyn Send>;
+type Started = Arc<dyn Fn(&str) -> Option<UnderWay> + Send + Sync>;
 type Other = Arc<dyn Fn(Request<Inbound>, &Routes) -> Answer + Send + Sync>;
 
 /// Streams that one connection may have open.
@@ -88,8 +91,12 @@ impl Routes {
         self
     }
 
-    /// Tells `started` the path of each call that was let in, and counts the connections' bytes as clients'.
-    pub fn measured(mut self, started: impl Fn(&str) + Send + Sync + 'static) -> Self {
+    /// Tells `started` the path of each call that was let in, keeps what it returns until the answer is sent, and counts
+    /// the connections' bytes as clients'.
+    pub fn measured(
+        mut self,
+        started: impl Fn(&str) -> Option<UnderWay> + Send + Sync + 'static,
+    ) -> Self {
         self.started = Some(Arc::new(started));
         self
     }
@@ -147,14 +154,25 @@ impl Routes {
                 if let Some(status) = refused {
                     return async move { Ok(status.into_http()) }.boxed();
                 }
-                if let Some(started) = &self.started {
-                    started(request.uri().path());
-                }
-                return route(request);
+                let path = request.uri().path();
+                let under_way = self.started.as_ref().and_then(|started| started(path));
+                let answer = route(request);
+                let Some(under_way) = under_way else {
+                    return answer;
+                };
+                return async move { Ok(answer.await?.map(|body| kept(under_way, body))) }.boxed();
             }
         }
         (self.other)(request, self)
     }
+}
+
+/// A body that takes something with it when it goes.
+fn kept(under_way: UnderWay, body: Body) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        let _kept = &under_way;
+        frame
+    }))
 }
 
 /// A client of the services in the same program.

@@ -217,6 +217,7 @@ async fn live(config: Config) -> Result<(), StartError> {
         strict_reconfig_check: config.strict_reconfig_check,
         progress_every: Duration::from_millis(config.watch_progress_notify_interval),
         bcrypt_cost: config.bcrypt_cost,
+        times_calls: config.times_calls(),
     };
     let (handle, inputs) = Handle::new(core, facts, limits, channels.dialer.clone());
     let (tell, events) = mpsc::channel(MAX_WAITING_EVENTS);
@@ -310,7 +311,7 @@ fn client_routes(handle: &Handle, snapshots: &Streams, place: &StatePlace) -> Ro
     let most = handle.limits().message_bytes();
     let (leader, counted) = (handle.clone(), handle.clone());
     gateway::client_routes(handle)
-        .measured(move |path| counted.calls().start(path))
+        .measured(move |path| gateway::begin(&counted, path))
         .refusing(move |request| {
             let wants = request.headers().get("hasleader");
             let refused = wants.is_some_and(|v| v == "true") && !leader.has_leader();

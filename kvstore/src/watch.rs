@@ -143,6 +143,13 @@ impl Hub {
         self.watchers.len()
     }
 
+    /// Watchers that are not up to date, and events that wait for their streams; walks through all watchers.
+    #[must_use]
+    pub fn waiting(&self) -> (u64, u64) {
+        let events: usize = self.watchers.values().map(|w| w.waiting_events).sum();
+        (self.behind.len() as u64, events as u64)
+    }
+
     /// Whether nobody watches.
     #[must_use]
     pub fn is_empty(&self) -> bool {

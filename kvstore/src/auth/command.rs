@@ -58,6 +58,28 @@ pub enum Action {
     RoleRevokePermission(etcd::AuthRoleRevokePermissionRequest),
 }
 
+impl AuthCommand {
+    /// What etcd calls its kind, in figures.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self.action {
+            Some(Action::Enable(_)) => "AuthEnable",
+            Some(Action::Disable(_)) => "AuthDisable",
+            Some(Action::Authenticate(_)) => "Authenticate",
+            Some(Action::UserAdd(_)) => "AuthUserAdd",
+            Some(Action::UserDelete(_)) => "AuthUserDelete",
+            Some(Action::UserChangePassword(_)) => "AuthUserChangePassword",
+            Some(Action::UserGrantRole(_)) => "AuthUserGrantRole",
+            Some(Action::UserRevokeRole(_)) => "AuthUserRevokeRole",
+            Some(Action::RoleAdd(_)) => "AuthRoleAdd",
+            Some(Action::RoleDelete(_)) => "AuthRoleDelete",
+            Some(Action::RoleGrantPermission(_)) => "AuthRoleGrantPermission",
+            Some(Action::RoleRevokePermission(_)) => "AuthRoleRevokePermission",
+            None => "unknown",
+        }
+    }
+}
+
 impl From<Action> for AuthCommand {
     fn from(action: Action) -> Self {
         Self {

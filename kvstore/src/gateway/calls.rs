@@ -2,11 +2,15 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tonic::Code;
 
 use super::metrics::code_name;
+use crate::measures::Histogram;
 
+/// What etcd has with `--metrics extensive` alone.
+const HANDLING: &str = "grpc_server_handling_seconds";
 /// Codes that gRPC has.
 const CODES: usize = 17;
 /// Package, service and methods; a call is found by going through them, which costs less than hashing its name would.
@@ -98,7 +102,12 @@ struct Figures {
     received: AtomicU64,
     sent: AtomicU64,
     handled: [AtomicU64; CODES],
+    /// How long calls took, where that is measured.
+    took: Option<Box<Histogram>>,
 }
+
+/// Where a method stands among the services.
+pub type Place = (usize, usize);
 
 /// What was called, and what became of it.
 #[derive(Debug)]
@@ -106,8 +115,7 @@ pub struct Calls(Vec<Vec<Figures>>);
 
 impl Default for Calls {
     fn default() -> Self {
-        let of = |methods: &[&str]| methods.iter().map(|_| Figures::default()).collect();
-        Self(SERVICES.iter().map(|(.., methods)| of(methods)).collect())
+        Self::new(false)
     }
 }
 
@@ -124,24 +132,48 @@ fn add(figure: &AtomicU64) {
 }
 
 impl Calls {
-    fn of(&self, service: &str, method: &str) -> Option<&Figures> {
-        let at = SERVICES.iter().position(|(_, name, _)| *name == service)?;
-        let method = SERVICES[at].2.iter().position(|name| *name == method)?;
-        self.0.get(at)?.get(method)
+    /// `timed`: whether it is measured how long calls take.
+    pub fn new(timed: bool) -> Self {
+        let figures = |_: &&str| Figures {
+            took: timed.then(|| Box::new(Histogram::of_requests())),
+            ..Figures::default()
+        };
+        let of = |methods: &[&str]| methods.iter().map(figures).collect();
+        Self(SERVICES.iter().map(|(.., methods)| of(methods)).collect())
     }
 
-    /// Counts a call that begins, by its path.
-    pub fn start(&self, path: &str) {
-        let named = path.get(1..).and_then(|path| path.split_once('/'));
-        let Some((service, method)) = named else {
-            return;
-        };
+    fn place(service: &str, method: &str) -> Option<Place> {
+        let at = SERVICES.iter().position(|(_, name, _)| *name == service)?;
+        let method = SERVICES[at].2.iter().position(|name| *name == method)?;
+        Some((at, method))
+    }
+
+    fn at(&self, (service, method): Place) -> Option<&Figures> {
+        self.0.get(service)?.get(method)
+    }
+
+    fn of(&self, service: &str, method: &str) -> Option<&Figures> {
+        self.at(Self::place(service, method)?)
+    }
+
+    /// Counts a call that begins, by its path; where the time that it takes is measured, [`Self::took`] wants to know it.
+    pub fn start(&self, path: &str) -> Option<Place> {
+        let (service, method) = path.get(1..)?.split_once('/')?;
         let service = service.rsplit('.').next().unwrap_or(service);
-        if let Some(figures) = self.of(service, method) {
-            add(&figures.started);
-            if kind(service, method) != "bidi_stream" {
-                add(&figures.received);
-            }
+        let place = Self::place(service, method)?;
+        let figures = self.at(place)?;
+        add(&figures.started);
+        if kind(service, method) != "bidi_stream" {
+            add(&figures.received);
+        }
+        figures.took.as_ref().map(|_| place)
+    }
+
+    /// Takes in how long a call took.
+    pub fn took(&self, place: Place, time: Duration) {
+        let figures = self.at(place);
+        if let Some(histogram) = figures.and_then(|figures| figures.took.as_ref()) {
+            histogram.observe(time);
         }
     }
 
@@ -172,12 +204,16 @@ impl Calls {
     /// Adds the lines of all methods; of codes, those that there were, and OK.
     pub fn print(&self, text: &mut String) {
         let mut lines: [String; 4] = Default::default();
+        let mut times = String::new();
         for ((package, service, methods), figures) in SERVICES.iter().zip(&self.0) {
             for (method, figures) in methods.iter().zip(figures) {
                 let kind = kind(service, method);
                 let labels = format!(
                     "grpc_method=\"{method}\",grpc_service=\"{package}.{service}\",grpc_type=\"{kind}\""
                 );
+                if let Some(took) = &figures.took {
+                    took.print(&mut times, HANDLING, &format!("{labels},"));
+                }
                 let get = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
                 for (code, count) in figures.handled.iter().enumerate() {
                     let count = get(count);
@@ -207,12 +243,35 @@ impl Calls {
         for (name, lines) in names.iter().zip(lines) {
             let _ = write!(text, "# TYPE grpc_server_{name}_total counter\n{lines}");
         }
+        if !times.is_empty() {
+            let _ = write!(text, "# TYPE {HANDLING} histogram\n{times}");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_taken_where_they_are_asked_for() {
+        let mut text = String::new();
+        Calls::default().print(&mut text);
+        assert!(!text.contains(HANDLING));
+        assert_eq!(Calls::default().start("/etcdserverpb.KV/Put"), None);
+        let calls = Calls::new(true);
+        let place = calls.start("/etcdserverpb.KV/Put").unwrap();
+        calls.took(place, Duration::from_millis(7));
+        calls.print(&mut text);
+        let put = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+        for line in [
+            format!("{HANDLING}_bucket{{{put},le=\"0.005\"}} 0"),
+            format!("{HANDLING}_bucket{{{put},le=\"0.01\"}} 1"),
+            format!("{HANDLING}_count{{{put}}} 1"),
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}");
+        }
+    }
 
     #[test]
     fn calls_are_counted_by_code() {

@@ -2,7 +2,7 @@
 //! is at no cost.
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tonic::Code;
 
@@ -10,7 +10,7 @@ use super::calls::Calls;
 use super::{process, SERVER_VERSION};
 use crate::alarm;
 use crate::downgrade::Downgrade;
-use crate::measures::{self, BACKEND_COMMIT, CLIENT_RECEIVED, CLIENT_SENT, WAL_FSYNC};
+use crate::measures::{self, Applies, BACKEND_COMMIT, CLIENT_RECEIVED, CLIENT_SENT, WAL_FSYNC};
 use crate::pb::etcd::AlarmMember;
 
 /// Figures that `/metrics` prints.
@@ -35,6 +35,8 @@ pub struct Figures {
     pub keys: u64,
     pub watchers: u64,
     pub watch_streams: u64,
+    pub slow_watchers: u64,
+    pub pending_events: u64,
     pub ranges: u64,
     pub puts: u64,
     pub deletes: u64,
@@ -93,6 +95,7 @@ pub fn print(figures: &Figures, calls: &Calls) -> String {
     let mut text = Text(String::new());
     member(&mut text, figures);
     state(&mut text, figures);
+    happened(&mut text);
     disks(&mut text);
     network(&mut text);
     for (name, kind, value) in process::lines() {
@@ -182,6 +185,16 @@ fn state(text: &mut Text, figures: &Figures) {
         ),
         (
             "gauge",
+            "debugging_mvcc_slow_watcher_total",
+            figures.slow_watchers,
+        ),
+        (
+            "gauge",
+            "debugging_mvcc_pending_events_total",
+            figures.pending_events,
+        ),
+        (
+            "gauge",
             "debugging_mvcc_current_revision",
             revision(figures.revision),
         ),
@@ -193,6 +206,44 @@ fn state(text: &mut Text, figures: &Figures) {
     ] {
         text.line(kind, &format!("etcd_{name}"), value);
     }
+}
+
+/// What is counted where it happens.
+fn happened(text: &mut Text) {
+    let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    for (name, value) in [
+        ("server_slow_apply_total", Applies::slow()),
+        ("server_slow_read_indexes_total", get(&measures::READS_SLOW)),
+        (
+            "server_read_indexes_failed_total",
+            get(&measures::READS_FAILED),
+        ),
+        (
+            "debugging_server_lease_expired_total",
+            get(&measures::LEASES_EXPIRED),
+        ),
+        (
+            "debugging_lease_granted_total",
+            get(&measures::LEASES_GRANTED),
+        ),
+        (
+            "debugging_lease_revoked_total",
+            get(&measures::LEASES_REVOKED),
+        ),
+        (
+            "debugging_lease_renewed_total",
+            get(&measures::LEASES_RENEWED),
+        ),
+        ("debugging_mvcc_events_total", get(&measures::EVENTS)),
+    ] {
+        text.line("counter", &format!("etcd_{name}"), value);
+    }
+    let name = "etcd_debugging_lease_ttl_total";
+    text.head("histogram", name);
+    measures::LEASE_TTL.print(&mut text.0, name, "");
+    let name = "etcd_server_apply_duration_seconds";
+    text.head("histogram", name);
+    Applies::print(&mut text.0, name);
 }
 
 fn disks(text: &mut Text) {

@@ -10,6 +10,7 @@ use tonic::{Request, Status};
 use super::Handle;
 use crate::command::{Command, LeaseCheckpoint, LeaseCheckpoints};
 use crate::errors::StoreError;
+use crate::measures::LEASES_RENEWED;
 use crate::pb::etcd;
 use crate::reactor::Input;
 use crate::rpc_data::FORWARDED;
@@ -104,6 +105,9 @@ impl Handle {
         let local = |handle: &Self| {
             let now = handle.now_ms();
             let renewed = handle.core()?.lessor.renew(id, now);
+            if renewed.is_some() {
+                LEASES_RENEWED.fetch_add(1, Ordering::Relaxed);
+            }
             noted.store(renewed.is_some_and(|r| r.noted), Ordering::Relaxed);
             Ok(renewed.map_or(0, |renewed| renewed.ttl_s))
         };

@@ -9,6 +9,7 @@ use crate::command::{decode_batch, Command, LeaseCheckpoint, Proposal};
 use crate::consensus::{Body, Committed};
 use crate::errors::StoreError;
 use crate::handle::Core;
+use crate::measures::LEASES_EXPIRED;
 
 /// Ticks that a write of an earlier term may still take to come by the next leader's hand.
 const DOUBT_TICKS: u64 = 3;
@@ -149,7 +150,8 @@ impl Reactor {
                 .get(at)
                 .is_some_and(|outcome| outcome.result.is_ok())
             {
-                core.lessor.revoked(id);
+                let expired = core.lessor.revoked(id);
+                LEASES_EXPIRED.fetch_add(expired.into(), Ordering::Relaxed);
             }
         }
         for LeaseCheckpoint { id, remaining_ttl } in noted {

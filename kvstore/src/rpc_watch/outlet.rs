@@ -1,5 +1,6 @@
 //! Responses on their way to one client: few wait, by count and by bytes, and large ones are split where it asked for that.
 
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use futures::stream::{Stream, StreamExt};
@@ -8,6 +9,7 @@ use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use crate::measures::EVENTS;
 use crate::pb::etcd::{Event, KeyValue, WatchResponse};
 
 /// Responses that may wait for a client that reads slowly; more wait in the hub, and then in history.
@@ -61,9 +63,12 @@ impl Outlet {
     pub async fn send(&self, response: WatchResponse) -> Result<(), Status> {
         let bytes = about(&response.events).min(MAX_WAITING_BYTES);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let events = response.events.len() as u64;
         let room = Arc::clone(&self.room).acquire_many_owned(permits).await;
         let sent = self.responses.send((Ok(response), room.ok())).await;
-        sent.map_err(|_| gone())
+        sent.map_err(|_| gone())?;
+        EVENTS.fetch_add(events, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Sends a response in parts that are no larger than a message may be, where that can be.

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance.etcd.side import Side
 from tests.conformance.etcd.test_scenarios import Pair, pair_of, pytestmark
-from tests.conformance.members import until
+from tests.conformance.members import Member, until
 
 __all__ = ["pytestmark"]
 
@@ -40,6 +40,18 @@ NEEDED = (
 """Those of the dashboard and the alerts in etcd's `contrib/mixin`. Etcd has `grpc_server_handling_seconds`, which one
 alert names, with `--metrics extensive` alone, and `etcd_network_peer_sent_failures_total` from the first failure on."""
 BESIDE = (
+    "etcd_debugging_lease_granted_total",
+    "etcd_debugging_lease_renewed_total",
+    "etcd_debugging_lease_revoked_total",
+    "etcd_debugging_lease_ttl_total",
+    "etcd_debugging_mvcc_events_total",
+    "etcd_debugging_mvcc_pending_events_total",
+    "etcd_debugging_mvcc_slow_watcher_total",
+    "etcd_debugging_server_lease_expired_total",
+    "etcd_server_apply_duration_seconds",
+    "etcd_server_read_indexes_failed_total",
+    "etcd_server_slow_apply_total",
+    "etcd_server_slow_read_indexes_total",
     "etcd_cluster_version",
     "etcd_debugging_mvcc_compact_revision",
     "etcd_debugging_mvcc_current_revision",
@@ -65,6 +77,7 @@ BESIDE = (
     "process_virtual_memory_bytes",
 )
 """What else many look at."""
+HANDLING = "grpc_server_handling_seconds"
 LINE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
 
@@ -73,17 +86,22 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     yield from pair_of(3, tmp_path_factory.mktemp("metrics"))
 
 
-def metrics(side: Side) -> tuple[dict[str, str], dict[str, list[tuple[str, float]]]]:
+def metrics_of(member: Member) -> tuple[dict[str, str], dict[str, list[tuple[str, float]]]]:
     """Kinds by name, and labels and values by the name of the line."""
     kinds: dict[str, str] = {}
     values: dict[str, list[tuple[str, float]]] = {}
-    for line in side.members.members[0].fetch("/metrics").splitlines():
+    for line in member.fetch("/metrics").splitlines():
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split()
             kinds[name] = kind
         elif found := LINE.fullmatch(line):
             values.setdefault(found[1], []).append((found[2] or "", float(found[3])))
     return kinds, values
+
+
+def metrics(side: Side) -> tuple[dict[str, str], dict[str, list[tuple[str, float]]]]:
+    """Those of its first member."""
+    return metrics_of(side.members.members[0])
 
 
 def described(side: Side, name: str) -> tuple[str, frozenset[str], list[str]]:
@@ -104,6 +122,7 @@ def first(side: Side, name: str, label: str = "") -> float:
 def test_what_the_dashboard_needs_is_there(three: Pair) -> None:
     etcd, ours = three
     for side in three:
+        side.call("KV/Put", {"key": "applied"})
         until("a measured way", lambda s=side: first(s, "etcd_network_peer_round_trip_time_seconds_count") > 0)
     differ = [
         (name, theirs, mine)
@@ -140,3 +159,74 @@ def test_what_happens_is_counted(three: Pair) -> None:
     assert first(ours, "grpc_server_msg_received_total", label) >= 1
     assert first(ours, "grpc_server_msg_sent_total", label) >= 1
     ours.foreign.do("reset")
+
+
+LEASES = tuple(f"etcd_debugging_lease_{kind}_total" for kind in ("granted", "revoked", "renewed"))
+EXPIRED = "etcd_debugging_server_lease_expired_total"
+EVENTS = "etcd_debugging_mvcc_events_total"
+APPLIED = "etcd_server_apply_duration_seconds_count"
+
+
+def counted(side: Side) -> dict[str, float]:
+    """What its leader counts while leases, changes and events come and go."""
+    leader = side.members.leader()
+    at = leader.name
+
+    def values() -> dict[str, float]:
+        found = metrics_of(leader)[1]
+        applied = {
+            f"{op} {success}": sum(
+                value
+                for labels, value in found.get(APPLIED, [])
+                if f'op="{op}"' in labels and f'success="{success}"' in labels
+            )
+            for op in ("Put", "LeaseGrant", "LeaseRevoke", "Txn")
+            for success in ("true", "false")
+        }
+        return {name: found[name][0][1] for name in (*LEASES, EXPIRED, EVENTS)} | applied
+
+    before = values()
+    side.foreign.do("open", at=side.address(at), stream="w", method="Watch/Watch", metadata={})
+    side.foreign.do("send", stream="w", request={"create_request": {"key": "counted"}})
+    side.foreign.do("take", stream="w", responses=1, events=0, end=False)
+    for number, ttl in ((7001, 1), (7002, 600), (7002, 600)):
+        side.call("Lease/LeaseGrant", {"ID": number, "TTL": ttl}, at=at)
+    side.foreign.do("open", at=side.address(at), stream="k", method="Lease/LeaseKeepAlive", metadata={})
+    side.foreign.do("send", stream="k", request={"ID": 7002})
+    side.foreign.do("take", stream="k", responses=1, events=0, end=False)
+    for value in ("1", "2", "3"):
+        side.call("KV/Put", {"key": "counted", "value": value}, at=at)
+    side.foreign.do("take", stream="w", responses=0, events=3, end=False)
+    side.call("Lease/LeaseRevoke", {"ID": 7002}, at=at)
+    until("the end of a lease", lambda: values()[EXPIRED] > before[EXPIRED])
+    side.foreign.do("reset")
+    return {name: value - before[name] for name, value in values().items()}
+
+
+def test_leases_changes_and_events_are_counted_as_etcd_does(three: Pair) -> None:
+    theirs, ours = (counted(side) for side in three)
+    assert ours == theirs
+    assert ours[EVENTS] == ours["Put true"] == 3
+    assert ours[LEASES[0]] == ours[LEASES[1]] == 2
+
+
+def timed(side: Side) -> tuple[list[float], list[float]]:
+    """How many puts and watches were timed, after five puts and while a watch goes on; and after its end."""
+    for number in range(5):
+        side.call("KV/Put", {"key": str(number)})
+    side.foreign.do("open", at=side.address("m0"), stream="w", method="Watch/Watch", metadata={})
+    side.foreign.do("send", stream="w", request={"create_request": {"key": "k"}})
+    side.foreign.do("take", stream="w", responses=1, events=0, end=False)
+    put = 'grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"'
+    watch = 'grpc_service="etcdserverpb.Watch"'
+    assert 0 < first(side, f"{HANDLING}_sum", put) < 60, side.peer.name
+    going_on = [first(side, f"{HANDLING}_bucket", f'{put},le="+Inf"'), first(side, f"{HANDLING}_count", watch)]
+    side.foreign.do("reset")
+    until("the end of a stream", lambda: first(side, f"{HANDLING}_count", watch) > 0)
+    return going_on, [first(side, f"{HANDLING}_count", one) for one in (put, watch)]
+
+
+def test_extensive_metrics_have_the_time_of_calls(tmp_path_factory: pytest.TempPathFactory) -> None:
+    for pair in pair_of(1, tmp_path_factory.mktemp("extensive"), ["--metrics=extensive"]):
+        assert [timed(side) for side in pair] == 2 * [([5, 0], [5, 1])]
+        assert described(pair[0], HANDLING) == described(pair[1], HANDLING)

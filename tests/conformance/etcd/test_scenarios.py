@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,13 +37,13 @@ def reference() -> peers.Peer:
     return found
 
 
-def pair_of(count: int, directory: Path) -> Iterator[Pair]:
+def pair_of(count: int, directory: Path, extra: Sequence[str] = ()) -> Iterator[Pair]:
     etcd = reference()
     flags = {"ours": f"--{NOTIFY}", etcd.name: f"--experimental-{NOTIFY}" if version(etcd) < (3, 6) else f"--{NOTIFY}"}
     with ExitStack() as stack:
         sides = []
         for peer in (etcd, peers.ours()):
-            sides.append(Side(peer, directory / peer.name.split()[0], count, [flags[peer.name]]))
+            sides.append(Side(peer, directory / peer.name.split()[0], count, [flags[peer.name], *extra]))
             stack.callback(sides[-1].close)
             sides[-1].start()
         yield sides[0], sides[1]
