@@ -52,7 +52,7 @@ def alter(members: Members, member: Member, value: str) -> None:
     files[0].write_bytes(written.replace(RIGHT.encode(), value.encode()))
     member.start(members.initial)
     # Healthy it may not be: ours compares what it was compacted up to before, too.
-    until("answer", lambda: member.fetch("/health"))
+    until("answer", lambda: member.fetch("/version"))
 
 
 def compacted_anew(members: Members) -> str:
