@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from kvstore.bootstrap import discover
 from kvstore.flags import FlagError, settings, usage
 
 
@@ -25,6 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FlagError as error:
         print(f"kvstore: {error}", file=sys.stderr)
         return 2
+    try:
+        warnings += discover(config)
+    except ValueError as error:
+        print(f"kvstore: {error}", file=sys.stderr)
+        return 1
 
     from kvstore import _core
 

@@ -165,6 +165,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("initial-cluster", _members, "", "Initial members, as name=url,name=url."),
     Flag("initial-cluster-state", _text, "new", "'new' to found a cluster, 'existing' to join one."),
     Flag("initial-cluster-token", _text, "etcd-cluster", "Token that sets clusters of equal members apart."),
+    Flag("discovery-srv", _text, "", "Domain whose SRV records name the initial members."),
+    Flag("discovery-srv-name", _text, "", "Name of the service there, as in _etcd-server-NAME._tcp."),
     Flag("force-new-cluster", _switch, "false", "Go on with this member's data as a cluster of one."),
     Flag("heartbeat-interval", _number, "100", "Milliseconds between two heartbeats."),
     Flag("election-timeout", _number, "1000", "Milliseconds without a leader before an election."),
@@ -345,6 +347,11 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[
         elif flag.name in given and value != flag.read(flag.default):
             warnings.append(f"{source} has no effect: {flag.help.lower()}")
     warnings += unheard
+    if result["discovery_srv"] and result["initial_cluster"]:
+        raise FlagError(
+            'multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery-endpoints" or '
+            '"discovery-srv"'
+        )
     del result["config_file"]
     gates = dict(result.pop("feature_gates"))
     result["initial_corrupt_check"] = gates.pop("InitialCorruptCheck", "") == "true"

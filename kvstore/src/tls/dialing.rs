@@ -90,7 +90,10 @@ impl Connector {
             },
             credulous: settings.auto,
         };
-        Self::new("TLS configuration for dialing peers", parts, rules)
+        let mut connector = Self::new("TLS configuration for dialing peers", parts, rules)?;
+        let name = Some(settings.server_name.clone());
+        connector.server_name = name.filter(|name| !name.is_empty());
+        Ok(connector)
     }
 
     fn new(name: &str, parts: Parts, rules: Rules) -> Result<Self, TlsError> {

@@ -46,6 +46,8 @@ pub struct Settings {
     pub allowed_hostnames: Vec<String>,
     /// Makes a certificate of its own when there is none.
     pub auto: bool,
+    /// The name that a peer's certificate must be for, instead of its URL's host.
+    pub server_name: String,
     /// Takes a peer's certificate from another address than those that it names.
     pub skip_client_san_verification: bool,
 }

@@ -7,18 +7,20 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+import dns.resolver
 import pytest
 
 from benchmarks.ports import free_port
 from kvstore import discovery, gateway
-from kvstore.discovery import DiscoveryError, endpoints, nameservers
+from kvstore.discovery import DiscoveryError, endpoints
 
 RECORDS = {
     "_etcd-client-ssl._tcp.example": [(20, 1, 2379, "late.example"), (10, 1, 2379, "m1.example")],
     "_etcd-client._tcp.example": [(10, 1, 2379, "open.example")],
     "_etcd-client-ssl-east._tcp.example": [(10, 1, 2380, "east.example")],
+    "_etcd-server._tcp.example": [(10, 1, 2380, "localhost"), (10, 2, 2381, "localhost"), (20, 0, 1, "no.invalid")],
+    "_etcd-server-ssl-east._tcp.example": [(10, 1, 2380, "localhost")],
     "_etcd-client._tcp.many": [(number, 0, 2379, f"m{number:03}.a-long-name.example") for number in range(40)],
 }
 
@@ -82,27 +84,29 @@ def serving(port: int) -> Iterator[tuple[str, int]]:
                 thread.join()
 
 
+def asking(monkeypatch: pytest.MonkeyPatch, *servers: tuple[str, int], seconds: float = 0.5) -> None:
+    """Have these name servers asked, as the system's are."""
+    made = dns.resolver.Resolver(configure=False)
+    made.nameservers = [host for host, _ in servers]
+    made.nameserver_ports = dict(servers)
+    made.timeout, made.lifetime = seconds, 4 * seconds
+    monkeypatch.setattr(discovery, "resolver", lambda: made)
+
+
 def test_both_kinds_of_endpoints_are_found_the_secure_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "ANSWER_S", 0.5)
     with serving(free_port()) as server:
-        servers = [("127.0.0.1", free_port()), server]
-        assert endpoints("example", servers=servers) == [
+        asking(monkeypatch, ("127.0.0.2", free_port()), server)
+        assert endpoints("example") == [
             "https://m1.example:2379",
             "https://late.example:2379",
             "http://open.example:2379",
         ]
-        assert endpoints("example", "east", servers=servers) == ["https://east.example:2380"]
-        assert len(endpoints("many", servers=servers)) == 40, "the answer did not fit into a packet"
-        names = [f"lookup _{kind}._tcp.none: no such host" for kind in ("etcd-client-ssl", "etcd-client")]
+        assert endpoints("example", "east") == ["https://east.example:2380"]
+        assert len(endpoints("many")) == 40, "the answer did not fit into a packet"
+        kinds = ("etcd-client-ssl", "etcd-client")
+        names = [rf"lookup _{kind}\._tcp\.none on [\d.:]+: no such host" for kind in kinds]
         with pytest.raises(DiscoveryError, match=f"dns lookup errors: {' and '.join(names)}"):
-            endpoints("none", servers=servers)
-
-
-def test_the_systems_name_servers_are_asked(tmp_path: Path) -> None:
-    file = tmp_path / "resolv.conf"
-    file.write_text("search example\nnameserver 10.0.0.1\n# nameserver 10.0.0.2\nnameserver ::1\n")
-    assert nameservers(file) == [("10.0.0.1", 53), ("::1", 53)]
-    assert nameservers(tmp_path / "none") == [("127.0.0.1", 53)]
+            endpoints("none")
 
 
 @pytest.mark.parametrize(
@@ -117,27 +121,33 @@ def test_the_systems_name_servers_are_asked(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_answer_is_none(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "ANSWER_S", 0.2)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wrong:
         wrong.bind(("127.0.0.1", 0))
 
         def work() -> None:
-            for _ in range(4):
+            while True:
                 question, asker = wrong.recvfrom(4096)
+                if question == b"end":
+                    return
                 wrong.sendto(question[:2] + answer if answer else b"", asker)
 
         thread = threading.Thread(target=work)
         thread.start()
-        with pytest.raises(DiscoveryError, match=r"_etcd-client\._tcp\.example: 127\.0\.0\.1: "):
-            endpoints("example", servers=[wrong.getsockname()])
-        thread.join()
+        asking(monkeypatch, wrong.getsockname(), seconds=0.1)
+        try:
+            with pytest.raises(DiscoveryError, match=r"_etcd-client\._tcp\.example on 127\.0\.0\.1:53: (i/o|server)"):
+                endpoints("example")
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+                last.sendto(b"end", wrong.getsockname())
+            thread.join()
 
 
 def test_a_gateway_takes_members_without_tls_only_when_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving(free_port()) as server:
-        monkeypatch.setattr(discovery, "nameservers", lambda: [server])
+        asking(monkeypatch, server)
         assert gateway.discovered("example", "", insecure=True)[-1] == "http://open.example:2379"
         assert gateway.discovered("example", "", insecure=False) == [
             "https://m1.example:2379",

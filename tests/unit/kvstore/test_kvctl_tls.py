@@ -13,11 +13,10 @@ import pytest
 
 from benchmarks.ports import free_port
 from cli.kvctl import security
-from kvstore import discovery
 from tests.certificates import Authority
 from tests.conformance.members import ROOT, etcdctl_path
 from tests.conformance.secured import SecureMembers, clients_flags, context
-from tests.unit.kvstore.test_discovery import serving
+from tests.unit.kvstore.test_discovery import asking, serving
 
 KVCTL = (sys.executable, "-m", "cli.kvctl.app")
 Run = subprocess.CompletedProcess[str]
@@ -125,7 +124,7 @@ def test_endpoints_come_from_a_domains_records(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving(free_port()) as server:
-        monkeypatch.setattr(discovery, "nameservers", lambda: [server])
+        asking(monkeypatch, server)
         secure = ["https://m1.example:2379", "https://late.example:2379"]
         assert security.discovered("example", "", insecure=True) == [*secure, "http://open.example:2379"]
         assert security.discovered("example", "", insecure=False) == secure
