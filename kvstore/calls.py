@@ -23,8 +23,9 @@ class Calls:
         patient: bool,
         tls: Tls | None = None,
         login: Login | None = None,
+        limits: tuple[int, int] | None = None,
     ) -> None:
-        self._native = NativeClient(list(endpoints), timeout, patient, tls, login)
+        self._native = NativeClient(list(endpoints), timeout, patient, tls, login, limits)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._watches: dict[int, Watch] = {}

@@ -50,7 +50,8 @@ class Client:
     """One per event loop, and used from there alone. `timeout` bounds each call, in seconds. A call that is not
     `patient` ends when every endpoint has refused a connection; watches always are. Endpoints are `host:port` or URLs:
     `http://`, `https://`, `unix:///path`, `unixs:///path`. `login` is a user's name and password, or an empty name and
-    a token, for a store with authentication."""
+    a token, for a store with authentication. `limits`: bytes of the largest message that is sent, and of the largest
+    that is taken."""
 
     def __init__(
         self,
@@ -60,8 +61,9 @@ class Client:
         patient: bool = True,
         tls: Tls | None = None,
         login: Login | None = None,
+        limits: tuple[int, int] | None = None,
     ) -> None:
-        self._calls = Calls(endpoints, timeout, patient, tls, login)
+        self._calls = Calls(endpoints, timeout, patient, tls, login, limits)
         self.requests: Counter[str] = Counter()
         """Requests so far by kind (`range`, `put`, `txn` ...), each once however often it was tried. A transaction
         counts itself and the operations in both of its branches."""

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cli import completion
-from cli.kvctl import gotext, security
+from cli.kvctl import gotext, limits, security
 from cli.kvctl.commandline import Verbs, arranged, explained, plain_words
 from cli.kvctl.session import BAD_ARGUMENTS, BAD_FEATURE, OUTPUTS, flags
 from cli.output import fail
@@ -143,6 +143,14 @@ def settings(
     discovery_srv: security.DiscoverySrv = "",
     discovery_srv_name: security.DiscoverySrvName = "",
     insecure_discovery: security.InsecureDiscovery = True,
+    max_request_bytes: Annotated[
+        str,
+        typer.Option(envvar="ETCDCTL_MAX_REQUEST_BYTES", help="Largest message that is sent, in bytes (0: 2 MiB)."),
+    ] = "0",
+    max_recv_bytes: Annotated[
+        str,
+        typer.Option(envvar="ETCDCTL_MAX_RECV_BYTES", help="Largest message that is taken, in bytes (0: 2 GiB)."),
+    ] = "0",
     debug: Annotated[bool, typer.Option("--debug", envvar="ETCDCTL_DEBUG", help="Tell the global flags.")] = False,
     dial_timeout: Annotated[str, typer.Option(envvar="ETCDCTL_DIAL_TIMEOUT", hidden=True)] = "2s",
     keepalive_time: Annotated[str, typer.Option(envvar="ETCDCTL_KEEPALIVE_TIME", hidden=True)] = "2s",
@@ -171,6 +179,7 @@ def settings(
     times = {"command-timeout": command_timeout, "dial-timeout": dial_timeout}
     times |= {"keepalive-time": keepalive_time, "keepalive-timeout": keepalive_timeout}
     flags.timeout = {name: _seconds(name, value) for name, value in times.items()}["command-timeout"]
+    flags.limits = limits.of(max_request_bytes, max_recv_bytes)
     flags.user, flags.password, flags.token = user, password, auth_jwt_token
     if debug:
         told = {"endpoints": f"[{' '.join(flags.endpoints)}]", "write-out": write_out, "hex": str(hexadecimal).lower()}

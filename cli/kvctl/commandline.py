@@ -16,7 +16,7 @@ from cli.output import fail
 VALUED = (
     *("--endpoints", "-w", "--write-out", "--command-timeout", "--dial-timeout", "--keepalive-time"),
     *("--keepalive-timeout", "--user", "--password", "--auth-jwt-token", "--cacert", "--cert", "--key"),
-    *("-d", "--discovery-srv", "--discovery-srv-name"),
+    *("-d", "--discovery-srv", "--discovery-srv-name", "--max-request-bytes", "--max-recv-bytes"),
 )
 """Global flags with a value."""
 PLAIN = (

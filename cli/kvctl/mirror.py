@@ -150,7 +150,9 @@ def make_mirror(
     change = Change(raw(prefix), raw(dest_prefix or ("" if no_dest_prefix else prefix)))
 
     async def work() -> None:
-        there = Client(destination.split(","), timeout=flags.timeout, patient=False, tls=tls, login=who)
+        there = Client(
+            destination.split(","), timeout=flags.timeout, patient=False, tls=tls, login=who, limits=flags.limits
+        )
         await _work(there, change, rev, max_txn_ops)
 
     asynchronous(work)

@@ -23,12 +23,15 @@ REFUSED, BAD_CONNECTION, BAD_INPUT, BAD_FEATURE, INTERRUPTED, BAD_ARGUMENTS = 1,
 """Exit codes, as with etcd's client: the store's refusal, no connection, what was read makes no sense, a flag's value
 is none that there is, what was to go on has ended, arguments make no sense."""
 OUTPUTS = ("simple", "json", "table", "fields", "protobuf")
+DEFAULT_SEND_BYTES = 2 * 1024 * 1024
+MAX_RECEIVE_BYTES = 2**31 - 1
 _WRONG_PASSWORD = "authentication failed, invalid user ID or password"
 _HINTS = (
     ("(os error 111)", "Nobody listens there: start 'fleetd' or 'kvstore', or name who does with --endpoints."),
     ("user name is empty", "Authentication is on: give --user NAME:PASSWORD."),
     ("permission denied", "See what the user may with 'kvctl user get NAME --detail'."),
     ("database space exceeded", "Make room: 'kvctl compaction REVISION', 'kvctl defrag', then 'kvctl alarm disarm'."),
+    ("larger than max (", "--max-request-bytes and --max-recv-bytes say how large a message may be."),
     ("requested lease not found", "'kvctl lease list' shows the leases that there are."),
     ("member not found", "'kvctl member list' shows the members and their ids."),
     ("revision has been compacted", "Older revisions are gone; 'kvctl get KEY' reads the newest."),
@@ -54,6 +57,8 @@ class Flags:
     who: tuple[str, str] | None = None
     """Name and password, once they are known."""
     tls: Tls | None = None
+    limits: tuple[int, int] = (DEFAULT_SEND_BYTES, MAX_RECEIVE_BYTES)
+    """Bytes of the largest message that is sent, and of the largest that is taken."""
 
     @property
     def json(self) -> bool:
@@ -108,7 +113,8 @@ def connect(endpoints: list[str] | None = None, *, patient: bool = False, login:
     from kvstore.client import Client
 
     who = login() if callable(login) else login
-    return Client(endpoints or flags.endpoints, timeout=flags.timeout, patient=patient, tls=flags.tls, login=who)
+    where = endpoints or flags.endpoints
+    return Client(where, timeout=flags.timeout, patient=patient, tls=flags.tls, login=who, limits=flags.limits)
 
 
 def told(error: StoreError) -> str:

@@ -18,7 +18,7 @@ use tonic::Status;
 use crate::tls::Tls;
 use crate::values::{self as values, Answer};
 use kvstore::client::login::Login;
-use kvstore::client::{Client, Retry};
+use kvstore::client::{Client, Limits, Retry};
 use kvstore::pb::etcd;
 pub(crate) use shared::runtime;
 pub use shared::Outcome;
@@ -69,12 +69,14 @@ impl NativeClient {
 macro_rules! call {
     ($self:ident, $retry:expr, $service:ident :: $client:ident . $method:ident, $request:expr, $answer:expr) => {{
         let client = $self.client.clone();
+        let limits = client.limits();
         let request = $request;
         $self.start(async move {
+            limits.admit(&request)?;
             let answer = client
                 .call($retry, request, |channel, request| async move {
                     let grpc = etcd::$service::$client::new(channel);
-                    grpc.max_decoding_message_size(usize::MAX)
+                    grpc.max_decoding_message_size(limits.receive)
                         .$method(request)
                         .await
                 })
@@ -86,15 +88,17 @@ macro_rules! call {
 
 #[pymethods]
 impl NativeClient {
-    /// `login`: a user's name and password, or an empty name and a token.
+    /// `login`: a user's name and password, or an empty name and a token. `limits`: bytes of a message that is sent, and
+    /// of one that is taken.
     #[new]
-    #[pyo3(signature = (endpoints, timeout, patient, tls=None, login=None))]
+    #[pyo3(signature = (endpoints, timeout, patient, tls=None, login=None, limits=None))]
     fn new(
         endpoints: Vec<String>,
         timeout: f64,
         patient: bool,
         tls: Option<Tls>,
         login: Option<(String, String)>,
+        limits: Option<(usize, usize)>,
     ) -> PyResult<Self> {
         if !(timeout.is_finite() && timeout > 0.0) {
             return Err(PyValueError::new_err(
@@ -106,6 +110,8 @@ impl NativeClient {
         let client = Client::with_tls(&endpoints, timeout, tls.map(Into::into))
             .map_err(|error| refused(&error))?;
         let client = if patient { client } else { client.impatient() };
+        let limits = limits.map(|(send, receive)| Limits { send, receive });
+        let client = client.with_limits(limits.unwrap_or_default());
         let login = login.map(Login::of).transpose();
         let login = login.map_err(|error| refused(&error))?;
         Ok(Self {

@@ -8,7 +8,7 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use super::raw;
+use super::{raw, Limits};
 
 const AUTHENTICATE: &str = "etcdserverpb.Auth/Authenticate";
 /// What a store answers to calls whose token it does not take, before it does anything.
@@ -95,7 +95,14 @@ async fn ask(channel: Channel, name: &str, password: &str) -> Result<Token, Stat
         password: password.to_owned(),
     };
     let request = Request::new(Bytes::from(request.encode_to_vec()));
-    match raw::unary(channel, raw::path(AUTHENTICATE)?, request).await {
+    match raw::unary(
+        channel,
+        raw::path(AUTHENTICATE)?,
+        request,
+        Limits::default(),
+    )
+    .await
+    {
         Ok(answer) => {
             let answer = AuthenticateResponse::decode(answer.into_inner());
             let answer = answer.map_err(|error| Status::internal(error.to_string()))?;

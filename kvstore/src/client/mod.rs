@@ -2,6 +2,7 @@
 //! Endpoints and their health are in `pool`, watches that resume in `watch`. It knows nothing of Python.
 
 mod greeting;
+mod limits;
 pub mod login;
 pub mod pool;
 pub mod raw;
@@ -20,6 +21,8 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::pb::etcd;
 use crate::tls::Identity;
+use limits::too_large;
+pub use limits::Limits;
 use login::Login;
 use pool::{Pool, Seat};
 
@@ -50,6 +53,7 @@ pub struct Client {
     timeout: Duration,
     patient: bool,
     login: Option<Arc<Login>>,
+    limits: Limits,
 }
 
 impl Client {
@@ -69,6 +73,7 @@ impl Client {
             timeout,
             patient: true,
             login: None,
+            limits: Limits::default(),
         })
     }
 
@@ -85,6 +90,18 @@ impl Client {
     pub fn with_login(mut self, login: Login) -> Self {
         self.login = Some(Arc::new(login));
         self
+    }
+
+    /// The same client, with bounds on its messages.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     pub fn set_endpoints(&self, endpoints: &[String]) -> Result<(), Status> {
@@ -180,6 +197,9 @@ impl Client {
                 }
                 Err(error) => plain(error),
             };
+            if let Some(error) = too_large(&error) {
+                return Err(error);
+            }
             if !token_is_new && self.forgets_token(&error).await {
                 token_is_new = true;
                 continue;
@@ -217,7 +237,8 @@ impl Client {
     pub async fn status(&self, endpoint: &str) -> Result<etcd::StatusResponse, Status> {
         let request = etcd::StatusRequest {};
         self.ask(endpoint, request, |channel, request| async move {
-            let mut client = etcd::maintenance_client::MaintenanceClient::new(channel);
+            let client = etcd::maintenance_client::MaintenanceClient::new(channel);
+            let mut client = client.max_decoding_message_size(self.limits.receive);
             client.status(request).await
         })
         .await
@@ -231,7 +252,7 @@ impl Client {
         request: Bytes,
     ) -> Result<Bytes, Status> {
         self.ask(endpoint, request, |channel, request| {
-            raw::unary(channel, path.clone(), request)
+            raw::unary(channel, path.clone(), request, self.limits)
         })
         .await
     }
@@ -253,7 +274,9 @@ impl Client {
             }
         };
         match tokio::time::timeout(self.timeout, call).await {
-            Ok(answer) => answer.map(Response::into_inner).map_err(plain),
+            Ok(answer) => answer
+                .map(Response::into_inner)
+                .map_err(|error| too_large(&error).unwrap_or_else(|| plain(error))),
             Err(_) => Err(Status::unavailable(format!(
                 "{endpoint} did not answer in time"
             ))),

@@ -8,6 +8,8 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::Limits;
+
 /// Messages as they are.
 #[derive(Clone, Copy)]
 pub struct Raw;
@@ -56,9 +58,9 @@ pub fn path(method: &str) -> Result<PathAndQuery, Status> {
         .map_err(|_| Status::invalid_argument(format!("{method:?} is not a method")))
 }
 
-/// A connection that takes a call, with answers of any size.
-async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
-    let mut grpc = Grpc::new(channel).max_decoding_message_size(usize::MAX);
+/// A connection that takes a call.
+async fn ready(channel: Channel, limits: Limits) -> Result<Grpc<Channel>, Status> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(limits.receive);
     grpc.ready()
         .await
         .map_err(|error| Status::from_error(error.into()))?;
@@ -70,8 +72,9 @@ pub async fn unary(
     channel: Channel,
     path: PathAndQuery,
     request: Request<Bytes>,
+    limits: Limits,
 ) -> Result<Response<Bytes>, Status> {
-    let mut grpc = ready(channel).await?;
+    let mut grpc = ready(channel, limits).await?;
     grpc.unary(request, path, Raw).await
 }
 
@@ -80,8 +83,9 @@ pub async fn gathered(
     channel: Channel,
     path: PathAndQuery,
     request: Request<Bytes>,
+    limits: Limits,
 ) -> Result<Response<Bytes>, Status> {
-    let mut grpc = ready(channel).await?;
+    let mut grpc = ready(channel, limits).await?;
     let mut messages = grpc
         .server_streaming(request, path, Raw)
         .await?

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use super::limits::too_large;
 use super::pool::Seat;
 use super::Client;
 use crate::pb::etcd;
@@ -121,12 +122,19 @@ async fn session(
             answer = next(&mut answers, &mut seat) => answer,
             Some(()) = asks.recv() => {
                 watching.asked = true;
-                if ask(&requests) { continue } else { None }
+                if ask(&requests) { continue } else { Ok(None) }
             }
         };
-        let Some(answer) = answer else {
-            seat.failed();
-            return End::Broken;
+        let answer = match answer {
+            Ok(Some(answer)) => answer,
+            broken => {
+                if let Some(error) = broken.as_ref().err().and_then(too_large) {
+                    let _closed = sink.send(Delivery::Failed(error)).await;
+                    return End::Over;
+                }
+                seat.failed();
+                return End::Broken;
+            }
         };
         seat.heard();
         if let Some(end) = take(client, answer, watching, sink).await {
@@ -165,7 +173,7 @@ where
     if let Some(login) = client.login() {
         login.sign(&channel, request.metadata_mut()).await?;
     }
-    let mut grpc = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
+    let mut grpc = WatchClient::new(channel).max_decoding_message_size(client.limits().receive);
     Ok(grpc.watch(request).await?.into_inner())
 }
 
@@ -176,10 +184,13 @@ async fn forgets(client: &Client, error: &Status) -> bool {
     }
 }
 
-async fn next(answers: &mut Streaming<WatchResponse>, seat: &mut Seat) -> Option<WatchResponse> {
+async fn next(
+    answers: &mut Streaming<WatchResponse>,
+    seat: &mut Seat,
+) -> Result<Option<WatchResponse>, Status> {
     tokio::select! {
-        answer = answers.message() => answer.ok().flatten(),
-        () = seat.lost() => None,
+        answer = answers.message() => answer,
+        () = seat.lost() => Ok(None),
     }
 }
 

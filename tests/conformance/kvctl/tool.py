@@ -36,6 +36,8 @@ NOISE = (
     (re.compile(r"(remaining\()\d+"), rf"\1{NUMBER}"),
     (re.compile(r"(\d+\.\d+\.\d+, )[\d.]+ \w?B, (\w+, \w+), \d+, \d+, \d+,"), r"\1<size>, \2, <n>, <n>, <n>,"),
     (re.compile(r"\b(?:etcdctl|kvctl)\b"), "<client>"),
+    # Ids in it have lengths of their own.
+    (re.compile(r"(received message larger than max \()\d+"), rf"\1{NUMBER}"),
     (re.compile(r"(version: )\S+"), r"\1<version>"),
     (re.compile(r"\b(lock/|vote/)[0-9a-f]+"), r"\1<lease>"),
     (re.compile(r'("key":")(?:bG9jay|dm90ZS)\w+=*'), r"\1<key>"),

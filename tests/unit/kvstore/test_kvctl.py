@@ -174,6 +174,22 @@ def test_protobuf_is_that_of_etcdctl(cluster: Cluster) -> None:
         assert told(ours, *words, given=given) == told([str(PEERS / "etcdctl")], *words, given=given), words
 
 
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        (
+            "--max-recv-bytes=nope",
+            '"nope" for "--max-recv-bytes" flag: strconv.ParseInt: parsing "nope": invalid syntax',
+        ),
+        ("--max-request-bytes=1.5", '"1.5" for "--max-request-bytes" flag: strconv.ParseInt: parsing "1.5": invalid'),
+    ],
+)
+def test_a_limit_is_a_whole_number(flag: str, said: str) -> None:
+    argv = [sys.executable, "-m", "cli.kvctl.app", flag, "get", "a"]
+    done = subprocess.run(argv, capture_output=True, timeout=20, text=True)
+    assert done.returncode == 1 and f"Error: invalid argument {said}" in done.stderr
+
+
 def test_mistakes(cluster: Cluster) -> None:
     assert "malformed comparison" in kvctl(cluster, "txn", given="nonsense\n\n\n\n", code=3)
     assert "EOF" in kvctl(cluster, "txn", given="\nput cut off\n", code=3)

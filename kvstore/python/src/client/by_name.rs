@@ -18,12 +18,15 @@ impl NativeClient {
         let path = raw::path(method).map_err(|error| refused(&error))?;
         let request = Bytes::copy_from_slice(request);
         let client = self.client.clone();
+        let limits = client.limits();
         let retry = if repeats { Retry::Safe } else { Retry::Unsent };
         self.start(async move {
+            limits.admit_bytes(request.len())?;
             let answer = match endpoint {
                 Some(endpoint) => client.ask_raw(&endpoint, path, request).await,
                 None => {
-                    let call = |channel, request| raw::unary(channel, path.clone(), request);
+                    let call =
+                        |channel, request| raw::unary(channel, path.clone(), request, limits);
                     client.call(retry, request, call).await
                 }
             };
@@ -35,8 +38,10 @@ impl NativeClient {
         let path = raw::path(method).map_err(|error| refused(&error))?;
         let request = Bytes::copy_from_slice(request);
         let client = self.client.clone();
+        let limits = client.limits();
         self.start(async move {
-            let call = |channel, request| raw::gathered(channel, path.clone(), request);
+            limits.admit_bytes(request.len())?;
+            let call = |channel, request| raw::gathered(channel, path.clone(), request, limits);
             // Not asked elsewhere meanwhile: how long all of a stream takes nobody knows.
             client
                 .call(Retry::Unsent, request, call)
