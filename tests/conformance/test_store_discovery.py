@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks import peers
+from tests.certificates import Authority
 from tests.conformance.members import ROOT, etcdctl_path, until
 from tests.conformance.names import Names
 
@@ -28,6 +29,7 @@ RECORDS = {
     "_etcd-client._tcp.example SRV": CLIENTS,
     "_etcd-client-east._tcp.example SRV": CLIENTS,
     "_etcd-server-ssl._tcp.secure.example SRV": SERVERS[:1],
+    "_etcd-server-ssl._tcp.tls.example SRV": SERVERS,
     # One of two hosts has no address.
     "_etcd-server._tcp.half.example SRV": ["0 0 2380 gone.example.", "0 0 2380 m0.example."],
     "_etcd-server._tcp.lost.example SRV": ["0 0 2380 gone.example."],
@@ -63,6 +65,15 @@ def words(peer: peers.Peer, directory: Path, number: int, *more: str) -> list[st
     ]
 
 
+def begun(stack: ExitStack, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """A process that ends with the stack."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    return process
+
+
 def ran(names: Names, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*names.enter, *command], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
@@ -85,6 +96,20 @@ def listed(names: Names) -> dict[str, list[str]]:
     return found
 
 
+def test_certificates_of_members_are_for_the_domain(names: Names, peer: peers.Peer, tmp_path: Path) -> None:
+    """Where the system's authorities, and none of their own, vouch for them."""
+    authority = Authority(tmp_path / "authority")
+    pair = authority.issue("members", ["tls.example"])
+    files = ["--peer-cert-file", str(pair.cert), "--peer-key-file", str(pair.key)]
+    with ExitStack() as stack:
+        for number in range(3):
+            secure = [f"--listen-peer-urls=https://127.0.0.{number + 1}:2380", "--discovery-srv=tls.example", *files]
+            secure.append(f"--initial-advertise-peer-urls=https://m{number}.example:2380")
+            begin = [*names.enter, "env", f"SSL_CERT_FILE={authority.cert}"]
+            begun(stack, [*begin, *words(peer, tmp_path, number, *secure)], tmp_path / f"m{number}.log")
+        assert listed(names) == {f"m{number}": [f"https://m{number}.example:2380"] for number in range(3)}
+
+
 @pytest.mark.parametrize("how", ["names", "addresses", "service"])
 def test_three_members_found_a_cluster(names: Names, peer: peers.Peer, tmp_path: Path, how: str) -> None:
     with ExitStack() as stack:
@@ -95,12 +120,8 @@ def test_three_members_found_a_cluster(names: Names, peer: peers.Peer, tmp_path:
                 "addresses": [f"--initial-advertise-peer-urls=http://127.0.0.{number + 1}:2380"],
                 "service": ["--discovery-srv-name=east"],
             }[how]
-            log = stack.enter_context((tmp_path / f"m{number}.log").open("ab"))
             command = [*names.enter, *words(peer, tmp_path, number, *more)]
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            return process
+            return begun(stack, command, tmp_path / f"m{number}.log")
 
         processes = [start(number) for number in range(3)]
         assert listed(names) == {f"m{number}": [f"http://m{number}.example:2380"] for number in range(3)}
