@@ -1,13 +1,18 @@
-"""For all tests: a failed one that used a lab shows what the daemons of its machines said."""
+"""For all tests: programs can be interrupted; a failed test that used a lab shows what its machines' daemons said."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Generator
 
 import pytest
 
 from tests.lab import Lab
+
+# A shell starts what runs in its background with SIGINT ignored, and so would be all programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
