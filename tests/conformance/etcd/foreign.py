@@ -69,7 +69,9 @@ def _to_plain(field: Any, value: Any) -> Any:
 
 
 def status(error: Any) -> dict[str, Any]:
-    return {"code": error.code().name, "details": error.details()}
+    # Which side notices first that the time is over is chance, and so is the text: gRPC's own, or that of the stream's end.
+    late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    return {"code": error.code().name, "details": "" if late else error.details()}
 
 
 class Stream:
