@@ -69,7 +69,7 @@ def _to_plain(field: Any, value: Any) -> Any:
 
 
 def status(error: Any) -> dict[str, Any]:
-    # Which side notices first that the time is over is chance, and so is the text: gRPC's own, or that of the stream's end.
+    # Which side notices first that the time is over is chance, and so is the text: gRPC's own, or the stream's end.
     late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     return {"code": error.code().name, "details": "" if late else error.details()}
 
