@@ -8,6 +8,16 @@ use raft::eraftpb::Message;
 
 use super::*;
 
+/// Of a member that draws from this seed.
+fn options(seed: u64) -> Options {
+    Options {
+        election_ticks: 10,
+        heartbeat_ticks: 1,
+        seed,
+        boot_nonce: seed,
+    }
+}
+
 fn leader() -> Consensus {
     let conf = ConfState {
         voters: vec![1, 2, 3],
@@ -25,13 +35,7 @@ fn leader() -> Consensus {
         start: (1, 1),
         entries: Vec::new(),
     };
-    let options = Options {
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        seed: 1,
-        boot_nonce: 1,
-    };
-    let mut consensus = Consensus::new(1, restored, &options).unwrap();
+    let mut consensus = Consensus::new(1, restored, &options(1)).unwrap();
     consensus.campaign().unwrap();
     settle(&mut consensus);
     answer(

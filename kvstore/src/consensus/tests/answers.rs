@@ -19,13 +19,7 @@ fn follower() -> Consensus {
         start: (1, 1),
         entries: Vec::new(),
     };
-    let options = Options {
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        seed: 1,
-        boot_nonce: 1,
-    };
-    Consensus::new(2, restored, &options).unwrap()
+    Consensus::new(2, restored, &options(1)).unwrap()
 }
 
 /// What the follower answers to an append of the leader of term 2: entries up to `last` after `index`.

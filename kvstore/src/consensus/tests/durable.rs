@@ -13,13 +13,7 @@ fn member(voters: &[u64], learners: &[u64]) -> Consensus {
         start: (1, 1),
         ..Default::default()
     };
-    let options = Options {
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        seed: 1,
-        boot_nonce: 1,
-    };
-    Consensus::new(1, restored, &options).unwrap()
+    Consensus::new(1, restored, &options(1)).unwrap()
 }
 
 fn from_two(consensus: &mut Consensus, kind: MessageType, fill: impl Fn(&mut Message)) {

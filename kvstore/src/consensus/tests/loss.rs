@@ -23,13 +23,7 @@ fn follower(last_index: u64) -> Consensus {
         start: (1, 1),
         entries: (2..=last_index).map(entry).collect(),
     };
-    let options = Options {
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        seed: 2,
-        boot_nonce: 2,
-    };
-    Consensus::new(2, restored, &options).unwrap()
+    Consensus::new(2, restored, &options(2)).unwrap()
 }
 
 /// A leader with entries up to 8, all committed and confirmed by 2.
