@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ PREFIX = b"many/"
 KEYS = 300_000
 PER_TXN = 100
 ROUNDS = 2
-AT_LEAST = 10
+AT_LEAST = 5
 """Small requests that end meanwhile; where the store is held, one or two that were just begun do."""
+TRIES = 8
+"""A busy machine may leave this client no time for so many; a store that is held answers them in no try."""
 
 
 async def fill(client: Client) -> None:
@@ -40,17 +42,34 @@ async def answered_during(client: Client, long: Awaitable[Any]) -> int:
     return answered
 
 
+async def assert_answers_beside(client: Client, begin: Callable[[], Awaitable[Awaitable[Any]]]) -> None:
+    """Small requests are answered while what `begin` gives is under way."""
+    answered: list[int] = []
+    while not answered or answered[-1] < AT_LEAST:
+        assert len(answered) < TRIES, f"small requests that were answered meanwhile: {answered}"
+        answered.append(await answered_during(client, await begin()))
+
+
 async def test_small_requests_are_answered_beside_large_reads_hashes_and_compactions(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, 1)
     try:
         async with Client(cluster.endpoints, timeout=60) as one, Client(cluster.endpoints, timeout=60) as other:
-            await one.put(b"small", b"1")
-            for _ in range(ROUNDS):
+
+            async def count() -> Awaitable[Any]:
+                return one.get(PREFIX, range_end=prefix_end(PREFIX), count_only=True)
+
+            async def hashes() -> Awaitable[Any]:
+                return hash_kv(one, cluster.endpoints[0])
+
+            async def compaction() -> Awaitable[Any]:
                 await fill(one)
-            counted = one.get(PREFIX, range_end=prefix_end(PREFIX), count_only=True)
-            assert await answered_during(other, counted) >= AT_LEAST
-            revision = (await one.get(b"small")).header.revision
-            assert await answered_during(other, hash_kv(one, cluster.endpoints[0])) >= AT_LEAST
-            assert await answered_during(other, one.compact(revision, physical=True)) >= AT_LEAST
+                revision = (await one.get(b"small")).header.revision
+                return one.compact(revision, physical=True)
+
+            await one.put(b"small", b"1")
+            await fill(one)
+            await assert_answers_beside(other, count)
+            await assert_answers_beside(other, hashes)
+            await assert_answers_beside(other, compaction)
     finally:
         cluster.close()
