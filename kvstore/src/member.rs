@@ -114,30 +114,32 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StartError + '_ {
     }
 }
 
-/// Runs a member until SIGTERM or SIGINT, and returns the exit code: 0, or, with why in the log, 2 for settings that make
-/// no sense and 1 when it can't start, was removed, or its disk fails. The warnings go to the log first.
+/// Runs a member until SIGTERM or SIGINT, and returns the exit code: 0, or, with why in the log, 1 when it can't start,
+/// was removed, or its disk fails. The warnings go to the log first.
 ///
 /// # Errors
-/// When the settings can't be read, or those of the log make no sense.
+/// A sentence for whoever gave the settings, when they can't be read or make no sense. Log files have it too.
 pub fn run(config_json: &str, warnings: &[String]) -> Result<u8, ConfigError> {
     let config = Config::read(config_json)?;
     report::start("kvstore", &config.log).map_err(ConfigError)?;
+    match checked(config, warnings) {
+        Ok(()) => Ok(0),
+        Err(StartError::Config(why)) => {
+            report::refused(&why);
+            Err(why)
+        }
+        Err(why) => {
+            report::fatal(&why);
+            Ok(1)
+        }
+    }
+}
+
+fn checked(config: Config, warnings: &[String]) -> Result<(), StartError> {
+    config.check()?;
     for warning in warnings {
         warn!("{warning}");
     }
-    let Err(why) = checked(config) else {
-        return Ok(0);
-    };
-    report::fatal(&why);
-    Ok(if matches!(why, StartError::Config(_)) {
-        2
-    } else {
-        1
-    })
-}
-
-fn checked(config: Config) -> Result<(), StartError> {
-    config.check()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -149,6 +151,9 @@ fn checked(config: Config) -> Result<(), StartError> {
 }
 
 async fn live(config: Config) -> Result<(), StartError> {
+    let (tokens, overrides) = (Tokens::new(config.tokens()?), config.overrides()?);
+    let _lock = lock(&config.data_dir)?;
+    let channels = secure(&config)?;
     info!(
         name = config.name,
         version = env!("CARGO_PKG_VERSION"),
@@ -157,8 +162,6 @@ async fn live(config: Config) -> Result<(), StartError> {
         listen_peer_urls = config.listen_peer_urls.join(","),
         "a member starts"
     );
-    let _lock = lock(&config.data_dir)?;
-    let channels = secure(&config)?;
     let client_sockets = bind(&config.listen_client_urls, channels.clients.as_ref())?;
     let mut term = signal(SignalKind::terminate()).map_err(io(Path::new("SIGTERM")))?;
     let mut int = signal(SignalKind::interrupt()).map_err(io(Path::new("SIGINT")))?;
@@ -191,7 +194,7 @@ async fn live(config: Config) -> Result<(), StartError> {
     // Etcd's smallest TTL: one and a half election timeouts.
     let min_ttl_s =
         i64::try_from((config.election_timeout * 3 / 2).div_ceil(1000)).unwrap_or(i64::MAX);
-    store.auth_mut().tokens = Tokens::new(config.tokens()?);
+    store.auth_mut().tokens = tokens;
     let facts = Facts {
         cluster_id: owner.cluster_id,
         member_id: owner.member_id,
@@ -207,7 +210,7 @@ async fn live(config: Config) -> Result<(), StartError> {
         streams: HashMap::new(),
         lessor: Lessor::new(min_ttl_s, config.lease_checkpoint()),
         membership,
-        overrides: config.overrides()?,
+        overrides,
     };
     let limits = Limits {
         max_txn_ops: config.max_txn_ops,

@@ -95,17 +95,33 @@ pub fn start(program: &'static str, settings: &Settings) -> Result<(), String> {
 /// started the program looks there.
 #[track_caller]
 pub fn fatal(why: &dyn fmt::Display) {
-    let place = Location::caller();
-    let line = Line {
-        at: Moment::now(),
-        level: Level::Fatal,
-        caller: line::caller(Some(place.file()), Some(place.line())),
-        fields: Fields::of_message(why.to_string()),
-    };
+    let line = last(why, Location::caller());
     let sink = sink();
     sink.write(&line);
     if sink.outputs.iter().all(Output::is_file) {
         Output::Stderr.write(line.console(sink.program).as_bytes());
+    }
+}
+
+/// The last line of a program whose settings make no sense, for all outputs but standard error: whoever gave them reads
+/// one sentence there, which is the caller's to print.
+#[track_caller]
+pub fn refused(why: &dyn fmt::Display) {
+    let line = last(why, Location::caller());
+    let sink = sink();
+    let text = sink.text(&line);
+    let others = |output: &&Output| !matches!(output, Output::Stderr);
+    for output in sink.outputs.iter().filter(others) {
+        output.write(text.as_bytes());
+    }
+}
+
+fn last(why: &dyn fmt::Display, place: &Location<'_>) -> Line {
+    Line {
+        at: Moment::now(),
+        level: Level::Fatal,
+        caller: line::caller(Some(place.file()), Some(place.line())),
+        fields: Fields::of_message(why.to_string()),
     }
 }
 

@@ -188,13 +188,46 @@ OWN = (
 )
 
 
-@pytest.mark.parametrize(("flag", "sentence"), [*REFUSED, *OWN])
+TOGETHER = (
+    (
+        "--election-timeout=400",
+        "--election-timeout[400ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+    ),
+    ("--initial-cluster-state=old", "--initial-cluster-state is 'new' or 'existing', not 'old'"),
+    ("--metrics=all", "--metrics is 'basic' or 'extensive', not 'all'"),
+    ("--auth-token=jwt,sign-method=RS256,pub-key=/no/key", "/no/key"),
+)
+"""What makes no sense beside other settings, or is found out where the files are read."""
+
+
+@pytest.mark.parametrize(("flag", "sentence"), [*REFUSED, *OWN, *TOGETHER])
 def test_what_makes_no_sense_is_refused_and_leaves_nothing(tmp_path: Path, flag: str, sentence: str) -> None:
     done = refused(OURS, tmp_path, flag)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("kvstore: ") and done.stderr.count("\n") == 1, done.stderr
     assert sentence in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_file_has_it_too(tmp_path: Path) -> None:
+    log = tmp_path / "own.log"
+    done = subprocess.run(
+        [*OURS, "--metrics=all", f"--log-outputs=stderr,{log}", "--wal-dir=/w"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    (line,) = lines(log.read_text())
+    assert line["level"] == "fatal"
+    assert (done.returncode, done.stderr) == (2, f"kvstore: {line['msg']}\n")
+
+
+def test_a_certificate_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    urls = ["--listen-client-urls=https://127.0.0.1:0", "--advertise-client-urls=https://127.0.0.1:1"]
+    files = ["--cert-file=/no/cert", "--key-file=/no/key", f"--data-dir={tmp_path}/data"]
+    done = subprocess.run([*OURS, *urls, *files], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("kvstore: ") and done.stderr.count("\n") == 1 and "/no/" in done.stderr, done.stderr
 
 
 def test_etcd_uses_the_same_words(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ use kvstore::member;
 use kvstore::report;
 
 /// Runs a member until SIGTERM or SIGINT, without the GIL, and returns the exit code; its log says why it is not 0.
-/// Settings that can't be read, or leave it without a log, are a ValueError.
+/// Settings that can't be read or make no sense are a ValueError, a sentence for whoever gave them.
 #[pyfunction]
 fn serve(py: Python<'_>, config_json: &str, warnings: Vec<String>) -> PyResult<u8> {
     py.detach(|| member::run(config_json, &warnings))
