@@ -72,7 +72,7 @@ async def hash_kv(client: Client, endpoint: str, revision: int = 0) -> dict[str,
 
 async def leader_of(client: Client, cluster: Cluster) -> int:
     """Which endpoint belongs to the leader, once every member runs and knows it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 status = [await client.status(endpoint) for endpoint in cluster.endpoints]

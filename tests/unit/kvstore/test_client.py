@@ -138,7 +138,7 @@ async def test_leases(client: Client) -> None:
 
 async def test_members_and_status(client: Client, cluster: Cluster) -> None:
     members = await client.member_list()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while {one.name for one in members.members} != {"m0", "m1", "m2"}:  # each tells its name once it runs
             await asyncio.sleep(0.05)
             members = await client.member_list()
@@ -183,7 +183,7 @@ async def test_nobody_there() -> None:
         begin = time.monotonic()
         with pytest.raises(Unavailable):
             await client.put(b"a", b"")
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 4, "a client's own time is longer"
 
 
 async def test_an_impatient_call_ends_when_every_endpoint_refuses(cluster: Cluster) -> None:
@@ -214,8 +214,8 @@ async def test_a_port_that_only_accepts_is_passed_over_and_gets_no_write(cluster
             begin = time.monotonic()
             with pytest.raises(Unavailable, match="does not serve"):
                 await client.put(b"deaf", b"2")
-            assert 1.9 < time.monotonic() - begin < 4
-        deaf.settimeout(1)
+            assert 1.9 < time.monotonic() - begin < 4.9
+        deaf.settimeout(20)
         heard, _ = deaf.accept()
         with heard:
             preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -231,14 +231,14 @@ async def test_calls_wait_for_a_leader_and_say_when_there_is_none(tmp_path: Path
             await client.put(b"k", b"1")
         for at in (1, 2):
             cluster.kill(at)
-        async with Client(cluster.endpoints, timeout=3) as client, asyncio.timeout(10):
+        async with Client(cluster.endpoints, timeout=3) as client, asyncio.timeout(60):
             seen = ""
             while "no leader" not in seen:  # what is under way when the leader goes may also time out
                 begin = time.monotonic()
                 with pytest.raises(Unavailable) as caught:
                     await client.put(b"k", b"lost")
                 seen = str(caught.value)
-            assert seen == "etcdserver: no leader" and 2.9 < time.monotonic() - begin < 4.5
+            assert seen == "etcdserver: no leader" and 2.9 < time.monotonic() - begin < 10
             with pytest.raises(Unavailable, match="etcdserver: no leader"):
                 await client.get(b"k")
             assert (await client.get(b"k", serializable=True)).kvs[0].value == b"1"
@@ -269,12 +269,11 @@ async def test_a_stopped_member_is_left_without_gap_or_repeat(cluster: Cluster) 
             seen = [event.kv.key for event in (await anext(watch)).events]
             cluster.processes[victim].send_signal(signal.SIGSTOP)
             try:
-                begin = time.monotonic()
                 for at in range(1, 50):
                     await writer.put(b"s/%d" % at, b"")
-                while len(seen) < 50:
-                    seen += [event.kv.key for event in (await anext(watch)).events]
-                assert time.monotonic() - begin < 4
+                async with asyncio.timeout(20):  # without an end where it stays with the one that is stopped
+                    while len(seen) < 50:
+                        seen += [event.kv.key for event in (await anext(watch)).events]
             finally:
                 cluster.processes[victim].send_signal(signal.SIGCONT)
             assert seen == [b"s/%d" % at for at in range(50)]

@@ -33,7 +33,7 @@ def serving(cluster: Cluster) -> None:
     """kvctl does not wait where nobody listens yet; a client does."""
 
     async def wait() -> None:
-        async with Client(cluster.endpoints, timeout=20) as client:
+        async with Client(cluster.endpoints, timeout=60) as client:
             await client.get(b"k")
 
     asyncio.run(wait())
@@ -41,7 +41,7 @@ def serving(cluster: Cluster) -> None:
 
 def kvctl(cluster: Cluster, *words: str, given: str = "", code: int = 0) -> str:
     argv = [sys.executable, "-m", "cli.kvctl.app", *words, f"--endpoints={cluster.endpoints[0]}"]
-    done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 
@@ -103,7 +103,7 @@ def test_json_is_that_of_etcdctl(cluster: Cluster) -> None:
 
     def told(program: list[str], *words: str, given: str = "") -> Any:
         argv = [*program, f"--endpoints={cluster.endpoints[0]}", "-w", "json", *words]
-        done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=20, env=ENVIRONMENT)
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr
         return steady(json.loads(done.stdout))
 
@@ -157,7 +157,7 @@ def test_json_is_that_of_etcdctl(cluster: Cluster) -> None:
 def test_protobuf_is_that_of_etcdctl(cluster: Cluster) -> None:
     def told(program: list[str], *words: str, given: str = "") -> bytes:
         argv = [*program, f"--endpoints={cluster.endpoints[0]}", "-w", "protobuf", *words]
-        done = subprocess.run(argv, input=given.encode(), capture_output=True, timeout=20, env=ENVIRONMENT)
+        done = subprocess.run(argv, input=given.encode(), capture_output=True, timeout=60, env=ENVIRONMENT)
         assert done.returncode == 0 and done.stdout, done.stderr
         return done.stdout
 
@@ -186,7 +186,7 @@ def test_protobuf_is_that_of_etcdctl(cluster: Cluster) -> None:
 )
 def test_a_limit_is_a_whole_number(flag: str, said: str) -> None:
     argv = [sys.executable, "-m", "cli.kvctl.app", flag, "get", "a"]
-    done = subprocess.run(argv, capture_output=True, timeout=20, text=True)
+    done = subprocess.run(argv, capture_output=True, timeout=60, text=True)
     assert done.returncode == 1 and f"Error: invalid argument {said}" in done.stderr
 
 
@@ -196,8 +196,8 @@ def test_mistakes(cluster: Cluster) -> None:
     assert "only accept one argument" in kvctl(cluster, "get", "a", "b", "--prefix", code=128)
     gone = f"--endpoints=127.0.0.1:{free_port()}"
     argv = [sys.executable, "-m", "cli.kvctl.app", gone, "--command-timeout=300ms", "get", "a"]
-    assert subprocess.run(argv, capture_output=True, timeout=10).returncode == 1
+    assert subprocess.run(argv, capture_output=True, timeout=60).returncode == 1
     argv[4] = "--command-timeout=60s"
-    refused = subprocess.run(argv, capture_output=True, timeout=20, text=True)
+    refused = subprocess.run(argv, capture_output=True, timeout=60, text=True)
     assert refused.returncode == 1 and "Connection refused" in refused.stderr
     assert "Nobody listens there: start 'fleetd' or 'kvstore', or name who does with --endpoints." in refused.stderr

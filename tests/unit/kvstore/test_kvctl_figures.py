@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from cli.kvctl.session import flags
 from kvstore.client import Client
 from tests.unit.kvstore.members import Cluster
 
+PATIENCE_S = 60.0
 PAGE = """# HELP x y
 # TYPE grpc_server_handled_total counter
 grpc_server_handled_total{grpc_code="OK",grpc_method="Put"} 7
@@ -42,7 +44,7 @@ def serving(cluster: Cluster) -> None:
     """kvctl does not wait where nobody listens yet; a client does."""
 
     async def wait() -> None:
-        async with Client(cluster.endpoints, timeout=20) as client:
+        async with Client(cluster.endpoints, timeout=60) as client:
             await client.get(b"k")
 
     asyncio.run(wait())
@@ -77,14 +79,17 @@ def test_what_is_not_known_is_not_told() -> None:
 
 def test_top_shows_the_members(cluster: Cluster) -> None:
     kvctl(cluster, "put", "k", "v")
-    load = ["bench", "put", "--duration", "30", f"--endpoints={cluster.endpoints[0]}"]
+    load = ["bench", "put", "--duration", "300", f"--endpoints={cluster.endpoints[0]}"]
+    end = time.monotonic() + PATIENCE_S
     with subprocess.Popen([sys.executable, "-m", "cli.kvctl.app", *load]) as working:
         try:
-            (member,) = json.loads(kvctl(cluster, "top", "--once", "--json"))
+            member: dict[str, Any] = {}
+            while (member.get("requests_per_s") or 0) <= 10:  # a busy machine may let the load begin later
+                assert time.monotonic() < end and working.poll() is None, member
+                (member,) = json.loads(kvctl(cluster, "top", "--once", "--json"))
         finally:
             working.kill()
-    assert member["role"] == "leader" and member["db_size"] > 0
-    assert member["requests_per_s"] > 10 and member["index"] > 10
+    assert member["role"] == "leader" and member["db_size"] > 0 and member["index"] > 10
     heading, row = kvctl(cluster, "top", "--once").splitlines()
     assert heading.split()[:3] == ["ENDPOINT", "ID", "ROLE"] and " leader " in row
 

@@ -14,7 +14,7 @@ import pytest
 from kvstore.client import Client
 from tests.unit.kvstore.members import Cluster
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 PASSWORD = "long and secret"
 
 

@@ -19,7 +19,7 @@ from kvstore.watching import Watch
 from tests.unit.kvstore.members import Cluster
 
 ROOT = ("root", "secret")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["ours", "etcd"])

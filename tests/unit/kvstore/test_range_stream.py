@@ -18,6 +18,7 @@ from tests.unit.kvstore.members import Cluster
 
 KEYS = 5_000
 MANY = 200_000
+TRIES = 5
 VALUE = b"v" * 100
 
 
@@ -119,7 +120,20 @@ asyncio.run(main())
 
 
 async def test_others_are_answered_while_many_keys_are_streamed(client: Client, cluster: Cluster) -> None:
+    """A busy machine may leave the others no time for so much; where they wait for the stream, no try shows it."""
     await fill(client, MANY)
+    seen = []
+    for _ in range(TRIES):
+        answered, longest, took = await beside_a_stream(client, cluster)
+        seen.append(f"{took:.2f} s; {answered} puts meanwhile, the longest {longest * 1000:.0f} ms")
+        if answered > 10 and longest < took / 2:
+            break
+    print(f"{MANY} keys in", *seen, sep="\n")
+    assert answered > 10 and longest < took / 2, seen
+
+
+async def beside_a_stream(client: Client, cluster: Cluster) -> tuple[int, float, float]:
+    """How many puts others did while all was streamed, the longest of them, and how long the stream took."""
     others = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", OTHERS, *cluster.endpoints),
         stdin=asyncio.subprocess.PIPE,
@@ -134,6 +148,4 @@ async def test_others_are_answered_while_many_keys_are_streamed(client: Client, 
     others.stdin.close()
     answered, longest = (await others.stdout.read()).split()
     await others.wait()
-    print(f"{MANY} keys in {took:.2f} s; {int(answered)} puts meanwhile, the longest {float(longest) * 1000:.0f} ms")
-    assert int(answered) > 10
-    assert float(longest) < took / 2
+    return int(answered), float(longest), took

@@ -22,7 +22,7 @@ PREFIX = b"big/"
 VALUE = b"v" * (64 << 10)
 DISK = "96m"
 PAGE = 4096
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def etcdctl(cluster: Cluster, *words: str) -> str:
     if (program := etcdctl_path()) is None:
         pytest.skip("etcdctl is not here: run make setup")
     command = [program, "--endpoints", cluster.endpoints[0], *words]
-    done = subprocess.run(command, capture_output=True, text=True, env={"ETCDCTL_API": "3"}, check=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, env={"ETCDCTL_API": "3"}, check=True, timeout=60)
     return done.stdout
 
 

@@ -61,7 +61,7 @@ async def test_endpoints_are_dialed_as_they_are_written(authority: Authority, me
             assert (await client.status(endpoint)).leader
             async with client.watch(b"k") as watch:
                 await client.put(b"k", b"seen")
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     async for batch in watch:
                         assert batch.events[0].kv.value == b"seen"
                         break
@@ -86,12 +86,13 @@ async def test_a_wrong_identity_is_told_at_once(
         "else": identity(authority, server_name="else.example"),
         "plain": None,
     }[shown]
-    begin = time.monotonic()
-    async with Client([f"127.0.0.1:{member.secure[0].client_port}"], tls=tls, timeout=5, patient=False) as client:
+    begin, patience = time.monotonic(), 5 if shown == "plain" else 30
+    at = f"127.0.0.1:{member.secure[0].client_port}"
+    async with Client([at], tls=tls, timeout=patience, patient=False) as client:
         with pytest.raises(StoreError, match=sentence):
             await client.get(b"k")
     if shown != "plain":
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < patience / 2
 
 
 def test_wrong_files_are_a_value_error(authority: Authority, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ async def test_a_renewed_identity_is_shown_by_the_next_connection(authority: Aut
     cert.write_bytes(wrong.cert.read_bytes())
     key.write_bytes(wrong.key.read_bytes())
     tls = Tls(authority.cert, cert, key)
-    async with Client([member.secure[0].client_url], tls=tls, timeout=3, patient=False) as client:
+    async with Client([member.secure[0].client_url], tls=tls, timeout=20, patient=False) as client:
         with pytest.raises(StoreError):
             await client.get(b"k")
         cert.write_bytes(right.cert.read_bytes())

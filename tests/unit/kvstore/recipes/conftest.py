@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
@@ -12,7 +14,7 @@ from kvstore.recipes import Session
 from tests.unit.kvstore.members import Cluster
 from tests.unit.kvstore.recipes.proxy import Proxy
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 TTL_S = 20
 
 SHORT_TTL_S = 3
@@ -63,6 +65,23 @@ async def wired_client(cluster: Cluster, wire: Proxy) -> AsyncIterator[Client]:
 async def wired(wired_client: Client) -> AsyncIterator[Session]:
     async with Session(wired_client, ttl=TTL_S) as session:
         yield session
+
+
+def pauses() -> Iterator[float]:
+    """Seconds after which something is cancelled: none at first, then a little more each time.
+
+    They grow by more and more, so that they are soon long enough where each step takes long.
+    """
+    yield 0.0
+    for step in itertools.count(1):
+        yield max(step * 0.0001, 0.003 * 1.1 ** (step - 30))
+
+
+async def finished(session: Session) -> None:
+    """Wait until nothing of a session is under way: what was cancelled is finished all the same."""
+    async with asyncio.timeout(PATIENCE_S):
+        while session._working:
+            await asyncio.sleep(0.005)
 
 
 async def keys(client: Client, prefix: bytes = b"") -> list[bytes]:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 
 CHUNK = 1 << 16
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NEVER = b"\0no client sends this\0"
 
 

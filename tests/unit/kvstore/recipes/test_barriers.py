@@ -9,7 +9,7 @@ import pytest
 from kvstore.client import Client
 from kvstore.model import Op
 from kvstore.recipes import Barrier, BarrierFull, BarrierHeld, DoubleBarrier, Session, SessionLost
-from tests.unit.kvstore.recipes.conftest import PATIENCE_S, SHORT_TTL_S, Opener, keys
+from tests.unit.kvstore.recipes.conftest import PATIENCE_S, SHORT_TTL_S, Opener, keys, pauses
 from tests.unit.kvstore.recipes.proxy import Proxy
 
 
@@ -29,8 +29,11 @@ async def test_a_barrier_holds_all_up_until_it_is_released(client: Client) -> No
 
 async def test_who_waited_passes_though_the_barrier_is_up_again_at_once(client: Client) -> None:
     await client.put(b"gate", b"")
-    waiting = asyncio.create_task(Barrier(client, b"gate").wait())
-    await asyncio.sleep(0.2)
+    own = client.sibling()
+    waiting = asyncio.create_task(Barrier(own, b"gate").wait())
+    async with asyncio.timeout(PATIENCE_S):
+        while not own.requests["watch"]:  # from the revision on at which it has seen the barrier
+            await asyncio.sleep(0.01)
     await client.delete(b"gate")
     await client.put(b"gate", b"")
     async with asyncio.timeout(PATIENCE_S):
@@ -66,11 +69,12 @@ async def test_a_copy_of_a_hold_that_comes_after_the_release_holds_nobody_up(
 
 
 async def test_a_hold_that_is_cancelled_at_any_step_leaves_no_barrier(client: Client) -> None:
-    finished = steps = cancelled = 0
-    while finished < 5:
-        steps += 1
+    finished = cancelled = 0
+    for pause in pauses():
+        if finished == 5:
+            break
         task = asyncio.create_task(Barrier(client, b"gate").hold())
-        await asyncio.sleep(steps * 0.0001)
+        await asyncio.sleep(pause)
         task.cancel()
         try:
             await task
@@ -78,7 +82,7 @@ async def test_a_hold_that_is_cancelled_at_any_step_leaves_no_barrier(client: Cl
             await Barrier(client, b"gate").release()
         except asyncio.CancelledError:
             cancelled += 1
-        assert await keys(client, b"gate") == [], steps
+        assert await keys(client, b"gate") == [], pause
     assert cancelled > 0
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from kvstore.client import Client
 from kvstore.recipes import Counter, Session, UnreadableValue
-from tests.unit.kvstore.recipes.conftest import PATIENCE_S, Opener
+from tests.unit.kvstore.recipes.conftest import PATIENCE_S, Opener, finished, pauses
 from tests.unit.kvstore.recipes.proxy import Proxy
 
 RECEIPT = b"__hits/receipts/"
@@ -82,18 +82,19 @@ async def test_a_copy_of_an_add_that_comes_late_counts_nothing(
 
 async def test_a_cancelled_add_counts_once_or_not_at_all(session: Session) -> None:
     counter = Counter(session, b"hits")
-    finished = steps = before = 0
-    while finished < 5:
-        steps += 1
+    done_in_time = before = 0
+    for pause in pauses():
         task = asyncio.create_task(counter.add())
-        await asyncio.sleep(steps * 0.0001)
+        await asyncio.sleep(pause)
         task.cancel()
         done = (await asyncio.gather(task, return_exceptions=True))[0]
-        await asyncio.sleep(0.05)
+        await finished(session)
         now = await counter.value()
         if isinstance(done, int):
-            finished += 1
+            done_in_time += 1
             assert done == now == before + 1
         assert now - before in (0, 1)
         before = now
+        if done_in_time == 5:
+            break
     assert await counter.add() == before + 1

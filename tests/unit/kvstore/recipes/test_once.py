@@ -11,7 +11,7 @@ from kvstore.errors import StoreError
 from kvstore.model import Compare, Op
 from kvstore.recipes import Counter, InDoubt, Session, SessionLost
 from kvstore.recipes.once import MAX_RECEIPTS
-from tests.unit.kvstore.recipes.conftest import PATIENCE_S, SHORT_TTL_S, keys
+from tests.unit.kvstore.recipes.conftest import PATIENCE_S, SHORT_TTL_S, finished, keys
 from tests.unit.kvstore.recipes.proxy import Proxy
 
 RECEIPT = b"/receipts/"
@@ -94,7 +94,7 @@ async def test_what_is_cancelled_is_finished_and_its_receipt_used_again(client: 
         await asyncio.sleep(0.001)
         adding.cancel()
         await asyncio.gather(adding, return_exceptions=True)
-        await asyncio.sleep(0.05)
+        await finished(session)
     assert len(await keys(client, b"__hits/receipts/")) == 1
 
 

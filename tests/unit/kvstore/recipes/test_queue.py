@@ -9,7 +9,7 @@ import pytest
 
 from kvstore.client import Client
 from kvstore.recipes import PriorityQueue, Queue, Session, SessionLost, UnreadableValue
-from tests.unit.kvstore.recipes.conftest import PATIENCE_S, SHORT_TTL_S, Opener, keys
+from tests.unit.kvstore.recipes.conftest import PATIENCE_S, SHORT_TTL_S, Opener, keys, pauses
 from tests.unit.kvstore.recipes.proxy import Proxy
 
 RECEIPT = b"__jobs/receipts/"
@@ -97,21 +97,21 @@ async def test_a_take_that_is_cancelled_at_any_step_takes_nothing(
     session: Session, kind: type[Queue] | type[PriorityQueue]
 ) -> None:
     queue = kind(session, b"jobs")
-    finished = steps = 0
-    cancelled = 0
-    while finished < 5:
-        steps += 1
-        value = b"%d" % steps
+    finished = cancelled = 0
+    for pause in pauses():
+        if finished == 5:
+            break
+        value = b"%f" % pause
         await (queue.put(value) if isinstance(queue, Queue) else queue.put(value, 1))
         task = asyncio.create_task(queue.get())
-        await asyncio.sleep(steps * 0.0001)
+        await asyncio.sleep(pause)
         task.cancel()
         try:
             assert await task == value
             finished += 1
         except asyncio.CancelledError:
             cancelled += 1
-            assert await drained(queue) == [value], steps
+            assert await drained(queue) == [value], pause
         assert await queue.size() == 0
     assert cancelled > 0
 
