@@ -124,7 +124,7 @@ def test_who_removes_a_container_does_not_wait_for_its_volumes_to_be_deleted(tmp
         await containers.adopt()
         await containers.remove(record.id, force=False, volumes=True)
         assert not volume.exists() and (left / "file").exists()
-        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
             running = tasks.create_task(containers.run())
             while left.exists():
                 await asyncio.sleep(0.01)
@@ -149,7 +149,7 @@ def test_a_monitor_that_does_not_answer_is_asked_again(tmp_path: Path, monkeypat
             containers = Containers(tmp_path / "data", tmp_path / "run", BOOT)
             await containers.adopt()
             meanwhile = containers.get(record.id).state
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             code = await containers.wait(record.id)
         return meanwhile, containers.get(record.id).state, code
 

@@ -28,7 +28,7 @@ HERE = "127.0.0.1"
 PORT = 7480
 TTL_S = 120
 GROUP = ("224.0.0.251", 5353)
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 FLUSH_S = 1.1
 """RFC 6762, 10.2: a new answer replaces older ones, but none of the last second."""
 
@@ -105,7 +105,9 @@ async def test_two_that_swap_their_addresses_are_both_known(watcher: Watcher) ->
     announce(one, "127.0.3.3")
     announce(two, "127.0.3.2")
     await asyncio.sleep(FLUSH_S)
-    assert {f"127.0.3.{last}:{PORT}" for last in (2, 3)} <= watcher.found.keys()
+    async with asyncio.timeout(PATIENCE_S):
+        while not {f"127.0.3.{last}:{PORT}" for last in (2, 3)} <= watcher.found.keys():
+            await asyncio.sleep(0.02)
 
 
 async def test_no_more_addresses_are_kept_than_may_be(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,5 +115,8 @@ async def test_no_more_addresses_are_kept_than_may_be(watcher: Watcher, monkeypa
     machines = [secrets.token_hex(16) for _ in range(4)]
     for at, machine in enumerate(machines):
         announce(machine, f"127.0.4.{at}")
+    async with asyncio.timeout(PATIENCE_S):
+        while len(watcher.found) < 2:
+            await asyncio.sleep(0.02)
     await asyncio.sleep(FLUSH_S)
     assert len(watcher.found) == 2

@@ -27,7 +27,7 @@ pytestmark = [
         reason="needs root, runc and busybox",
     ),
 ]
-END_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 60.0
 UNIT = "once.service"
 
 

@@ -16,7 +16,7 @@ from agent.network.addresses import AddressError, Addresses
 from agent.network.bridge import Bridge
 from agent.network.pool import SIZE, Pool
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 class Kernel(Bridge):

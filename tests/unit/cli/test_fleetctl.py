@@ -54,7 +54,7 @@ class Shell:
 @asynccontextmanager
 async def shell(directory: Path) -> AsyncIterator[Shell]:
     async with served(directory) as (_, registry, _machines):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await registry.engine_leader() or len(await registry.presences()) < 2:
                 await asyncio.sleep(0.02)
         yield Shell(directory)

@@ -17,6 +17,8 @@ from tests.disk.mounted import Disk, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 MANY = 300
+TRIES = 6
+"""A busy machine may need half a second for a small file; where it is held up, each try shows it."""
 
 
 @pytest.fixture
@@ -131,14 +133,19 @@ def test_requests_fail_while_they_shall(disk: Disk) -> None:
 def test_a_slow_sync_holds_nobody_else_up(disk: Disk) -> None:
     path = put(disk.path / "f", b"x")
     disk.slow(500)
-    began = time.monotonic()
-    with ThreadPoolExecutor() as pool:
-        syncing = pool.submit(sync, path)
-        (disk.path / "g").write_bytes(b"y")
-        assert (disk.path / "g").read_bytes() == b"y"
-        assert not syncing.done()
-        syncing.result()
-    assert time.monotonic() - began >= 0.5
+    held = []
+    for _ in range(TRIES):
+        began = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            syncing = pool.submit(sync, path)
+            (disk.path / "g").write_bytes(b"y")
+            assert (disk.path / "g").read_bytes() == b"y"
+            held.append(syncing.done())
+            syncing.result()
+        assert time.monotonic() - began >= 0.5
+        if not held[-1]:
+            break
+    assert not held[-1], f"others waited for a sync, {TRIES} times"
     disk.slow(0)
 
 
@@ -189,7 +196,7 @@ def test_a_cut_loses_at_once_what_was_not_synced_and_answers_nothing_until_all_a
         assert disk.process is not None
         waiting.kill()
         disk.process.kill()
-        waiting.wait(5)
+        waiting.wait(60)
     with Disk(tmp_path) as disk:
         assert names(disk.path) == {"f"}
 

@@ -52,7 +52,7 @@ async def test_a_thousand_units_are_placed_without_a_range_request(url: str) -> 
         for start in range(0, 1000, 50):
             names = [f"u{i}.service" for i in range(start, start + 50)]
             assert all(await asyncio.gather(*(registry.create_unit(name, TEXT, "launched") for name in names)))
-        await until(lambda: sum(len(m.placed) for m in machines) == 1000, 30)
+        await until(lambda: sum(len(m.placed) for m in machines) == 1000, 120)
         assert before and counted.requests["range"] == before
         assert sorted(len(m.placed) for m in machines) == [333, 333, 334]
     await client.close()
@@ -70,13 +70,14 @@ async def test_a_silent_machine_s_units_move_and_come_back_or_stay(url: str) -> 
         before = set(lost.placed)
         await asyncio.sleep(0.3)
         lost.fall_silent()
-        assert await until(lambda: len(machines[0].placed) + len(machines[1].placed) == 9, 10) <= 6
+        # How soon is what tests/faults/test_failover.py measures.
+        await until(lambda: len(machines[0].placed) + len(machines[1].placed) == 9)
         assert set(lost.placed) == before, "a machine that was thought dead keeps what it runs until it is answered"
         await asyncio.sleep(0.5)
         await lost.appear()
         await until(lambda: not lost.placed)
         placed = {(m.registry.machine_id, unit) for m in machines for unit in m.placed}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while {(s.machine, s.state.unit) for s in await registry.states()} != placed:
                 await asyncio.sleep(0.02)
     await client.close()
@@ -87,7 +88,7 @@ async def test_a_unit_that_no_machine_takes_has_a_reason(url: str) -> None:
     async with members(client, "a") as machines, engine(url, "a"):
         registry = Registry(client, "a")
         await registry.create_unit("x.service", TEXT + "[X-Fleet]\nMachineMetadata=disk=tape\n", "launched")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not await registry.reason("x.service"):
                 await asyncio.sleep(0.02)
         assert "without metadata disk=tape" in await registry.reason("x.service")
@@ -108,7 +109,7 @@ async def test_another_engine_takes_over_and_the_old_one_s_writes_fail(url: str)
             await asyncio.sleep(0.5)
             assert not first.leading
             await client.delete(keys.LEADER)
-            await until(lambda: first.leading or not second.leading, 10)
+            await until(lambda: first.leading or not second.leading)
             with pytest.raises(Deposed):
                 await commit(client, term, [(Explain("x.service", "still"),)])
         assert await Registry(client, "a").reason("x.service") != "still"
@@ -158,7 +159,7 @@ async def test_a_plan_that_asks_nobody_does_not_hide_the_store_s_silence(
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(5)
             process.send_signal(signal.SIGCONT)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await Registry(client, "a").alarm():
                     await asyncio.sleep(0.02)
         await client.close()

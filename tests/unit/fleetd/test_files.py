@@ -64,7 +64,7 @@ async def test_the_engine_deletes_the_files_of_destroyed_units(tmp_path: Path, m
             await registry.destroy_unit("u0.service")
             await registry.replace_unit("u1.service", f"{TEXT}#new\n", "launched")
             kept = {keys.file_hash(f"{TEXT}#{word}\n") for word in ("new", "2")}
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await stored(client) != kept:
                     await asyncio.sleep(0.05)
             await asyncio.sleep(1.0)

@@ -63,7 +63,7 @@ class Reader:
             (self.notes if "note" in line else self.texts).append(line.get("note") or line["text"])
 
     async def until(self, *texts: str) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while len(self.texts) < len(texts):
                 await asyncio.sleep(0.02)
         assert self.texts == list(texts)
@@ -93,7 +93,7 @@ async def test_a_follower_goes_on_when_the_other_fleetd_has_restarted(
         write(tmp_path / "there", (3, "two"))
         await reader.until("one", "two")
         await server.stop(grace=0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not reader.notes:
                 await asyncio.sleep(0.02)
         write(tmp_path / "there", (4, "three"))
@@ -123,7 +123,7 @@ async def test_an_error_in_the_lines_is_a_note_and_not_the_end(tmp_path: Path, m
         log.rename(tmp_path / "aside")
         log.mkdir()
         reader = Reader(here.anywhere("x.service", 0, True))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not reader.notes:
                 await asyncio.sleep(0.02)
         log.rmdir()

@@ -17,7 +17,7 @@ from kvstore.errors import LeaseNotFound
 from tests.unit.kvstore.members import Cluster
 
 PROGRAM = shutil.which("fleet-presence", path=str(Path(sys.executable).parent)) or ""
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Machine:

@@ -18,7 +18,7 @@ from fleetd.processes import Program, start_time
 async def running(program: Program) -> AsyncIterator[int]:
     task = asyncio.create_task(program.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await program.started.wait()
         assert program.pid is not None
         yield program.pid
@@ -67,7 +67,7 @@ async def test_what_is_killed_is_started_again(tmp_path: Path) -> None:
     program = sleeper(tmp_path)
     async with running(program) as first:
         os.kill(first, signal.SIGKILL)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while program.pid == first or not program.started.is_set():
                 await asyncio.sleep(0.02)
         assert program.pid is not None and start_time(program.pid) is not None
@@ -83,11 +83,11 @@ async def test_it_goes_on_with_other_arguments_when_told_to(tmp_path: Path) -> N
     program = sleeper(tmp_path)
     async with running(program) as first:
         program.replace(["/bin/sleep", "62"])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while program.pid == first or program.pid is None:
                 await asyncio.sleep(0.02)
         second = program.pid
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while b"62" not in Path(f"/proc/{second}/cmdline").read_bytes():
                 await asyncio.sleep(0.02)  # between fork and exec it still has our name
         assert start_time(first) is None

@@ -30,7 +30,7 @@ def test_a_run_directory_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.
 @pytest.mark.skipif(os.geteuid() != 0, reason="a full disk is a small mount, which needs root; `make test` has it")
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     words = ["unshare", "--mount", "sh", "-c", FULL, sys.executable, str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"fleetd: can't write in --data-dir {tmp_path}/data: No space left on device"]
 

@@ -17,7 +17,7 @@ from kvstore.client import Client
 from tests.unit.fleetd.world import store
 
 CLUSTER = "c"
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Seeing(Bootstrap):

@@ -20,7 +20,7 @@ from fleetd.registry.records import Machine
 from fleetd.registry.reports import ClusterLink
 from kvstore.client import Client
 
-STORE_START_S = 20.0
+STORE_START_S = 60.0
 TTL_S = 3
 
 
@@ -60,7 +60,7 @@ def store_process(directory: Path) -> Iterator[tuple[str, subprocess.Popen[bytes
         process.wait()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> float:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:
     """Wait for something to become true; how long it took."""
     began = time.monotonic()
     while not condition():

@@ -15,7 +15,7 @@ from agent.identity import this_host
 from agent.interfaces import ContainerRecord, DesiredState, Placement, UnitState, Unreadable
 from agent.supervisor import Supervisor
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 class PlayedCluster:

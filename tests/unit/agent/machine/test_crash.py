@@ -50,7 +50,7 @@ async def test_fleetd_killed_at_any_moment(tmp_path: Path) -> None:
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.unit.agent.machine.child", str(tmp_path), machine.cgroups, str(unit)
         )
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while len(runs.read_text().splitlines()) < before + 5:
                 await asyncio.sleep(0.05)
         assert not (tmp_path / "bad").exists(), f"seed {SEED}"

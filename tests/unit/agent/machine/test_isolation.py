@@ -98,7 +98,7 @@ async def test_a_monitor_obeys_without_fleetd_and_a_later_fleetd_asks_first(mach
     answers.on = False
     took = await ended(first)
     print(f"stopped {took:.1f} s after fleetd and the last answers")
-    assert 2.0 < took < 10.0
+    assert 2.0 < took < 30.0
     machine.cluster.cut_off = answers.on = True
     await machine.start()
     await asyncio.sleep(1.0)

@@ -51,7 +51,7 @@ async def test_following_sees_processes_that_start_later(tmp_path: Path) -> None
             seen.append(line.text)
 
     task = asyncio.create_task(follow())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while seen != ["b"]:
             await asyncio.sleep(0.01)
         write(tmp_path / "000001-start", (3, "c"))

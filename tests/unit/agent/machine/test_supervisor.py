@@ -74,10 +74,12 @@ async def test_a_restart_of_fleetd_disturbs_nothing(machine: Machine) -> None:
 
 
 async def test_what_ignores_sigterm_is_killed(machine: Machine) -> None:
-    text = "[Service]\nTimeoutStopSec=0.3\nExecStart=/bin/sh -c 'trap \"\" TERM; while :; do sleep 0.1; done'\n"
+    text = (
+        "[Service]\nTimeoutStopSec=0.3\nExecStart=/bin/sh -c 'trap \"\" TERM; echo deaf; while :; do sleep 0.1; done'\n"
+    )
     await machine.cluster.place("deaf.service", text)
     await machine.cluster.until_sub("deaf.service", "running")
-    await asyncio.sleep(0.2)
+    await machine.until_lines("deaf.service", ["deaf"])
     await machine.cluster.place("deaf.service", text, "loaded")
     state = await machine.cluster.until_sub("deaf.service", "failed")
     assert state.result == "timeout" and "TimeoutStopSec=" in state.why
@@ -135,7 +137,8 @@ async def test_types(machine: Machine, kind: str) -> None:
     ],
 )
 async def test_failures_say_why(machine: Machine, lines: str, result: str, why: str) -> None:
-    await machine.cluster.place("bad.service", f"[Service]\n{lines}")
+    # Starts that a busy machine makes wait count all the same.
+    await machine.cluster.place("bad.service", f"[Unit]\nStartLimitIntervalSec=600\n[Service]\n{lines}")
     state = await machine.cluster.until_sub("bad.service", "failed")
     assert state.result == result and why in state.why
 
@@ -232,7 +235,7 @@ async def test_a_monitor_in_no_record_is_ended(machine: Machine) -> None:
     machine.cluster.cut_off = True
     await machine.start()
     assert state is not None and not alive(state.main_pid)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while any(alive(pid) for pid in Cgroup("lost.service", root=machine.cgroups).procs()):
             await asyncio.sleep(0.02)
     assert list((machine.root / "run/monitors").iterdir()) == []
@@ -305,7 +308,7 @@ async def test_a_unit_whose_record_can_not_be_written_runs_all_the_same_and_is_s
     await machine.cluster.until("unsaved.service", lambda s: s is not None and s.main_pid is not None)
     assert not record.exists()
     record.with_name(record.name + ".new").rmdir()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not record.exists():
             await asyncio.sleep(0.02)
     assert json.loads(record.read_bytes())["state"]["sub"] == "running"
@@ -325,7 +328,7 @@ async def test_a_monitor_that_is_slow_to_answer_does_not_cost_its_unit(
     machine.cluster.reports.clear()
     monkeypatch.setattr("agent.monitor.link.ANSWER_TIMEOUT_S", 0.2)
     await machine.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "it is asked again" not in caplog.text:
             await asyncio.sleep(0.02)
     monkeypatch.undo()
@@ -343,7 +346,7 @@ async def test_ending_what_a_lost_monitor_left_does_not_hold_the_others_up(
 ) -> None:
     await machine.cluster.place("held.service", "[Service]\nExecStart=/bin/sleep 60\n")
     await machine.cluster.until("held.service", lambda s: s is not None and s.main_pid is not None)
-    monkeypatch.setattr("agent.cgroups.KILL_PAUSE_S", 2.0)  # as long as a process that dies slowly would take
+    monkeypatch.setattr("agent.cgroups.KILL_PAUSE_S", 3.0)  # as long as a process that dies slowly would take
     for pid in Cgroup("held.service/monitor", root=machine.cgroups).procs():
         os.kill(pid, signal.SIGKILL)
     ended = asyncio.create_task(machine.cluster.until_sub("held.service", "failed"))
@@ -352,7 +355,7 @@ async def test_ending_what_a_lost_monitor_left_does_not_hold_the_others_up(
         begin = asyncio.get_running_loop().time()
         await asyncio.sleep(0.02)
         longest = max(longest, asyncio.get_running_loop().time() - begin)
-    assert (await ended).result == "monitor-lost" and longest < 1.5
+    assert (await ended).result == "monitor-lost" and longest < 2.5
 
 
 async def test_what_ran_with_a_record_that_can_not_be_read_starts_anew_when_it_ended(

@@ -151,7 +151,7 @@ async def test_a_container_killed_before_its_start_has_ended_and_is_not_waited_f
     os.kill(pid, signal.SIGSTOP)
     await link.start()
     os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         end = await link.wait()
     assert (end.code, end.signal) == (None, signal.SIGKILL)
     await link.close()
@@ -177,7 +177,7 @@ async def test_terminal_of_a_container(held: Callable[..., MonitorSpec]) -> None
         await link.start()
         await attached.write(b"word\n")
         text = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (piece := await attached.read()) is not None:
                 text += piece[1]
     assert text == b"word\r\ngot word\r\n30 90\r\n"

@@ -37,6 +37,7 @@ from agent.monitor.link import (
     spawn,
 )
 
+PATIENCE_S = 60.0
 STALLED_CLIENT_S = 30.0
 """After which the monitor drops a client; see `control.rs`."""
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -88,7 +89,7 @@ async def test_output_code_and_record(tmp_path: Path, links: list[Link]) -> None
     assert isinstance(last, Exited)
     assert (last.code, last.signal, last.reason) == (7, None, "")
     assert last.boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert abs(last.at - time.time()) < 10
+    assert abs(last.at - time.time()) < 60
     assert texts(tmp_path) == ["out", "rest"]
     assert texts(tmp_path, "stderr") == ["err"]
     assert [entry.partial for entry in logfile.read(tmp_path / "log") if entry.text == b"rest"] == [True]
@@ -102,7 +103,7 @@ async def test_output_code_and_record(tmp_path: Path, links: list[Link]) -> None
 async def test_all_output_arrives_when_nobody_is_connected(tmp_path: Path, links: list[Link]) -> None:
     link = await spawn(shell(tmp_path, "i=1; while [ $i -le 1000 ]; do echo $i; i=$((i+1)); done; exit 7"))
     await link.close()
-    for _ in range(200):
+    for _ in range(3000):
         if read_exit(tmp_path / "run") is not None:
             break
         await asyncio.sleep(0.02)
@@ -286,14 +287,16 @@ async def test_notify_is_believed_only_from_the_main_process(tmp_path: Path, lin
 async def test_a_grandchild_that_holds_the_output_delays_the_exit_only_a_little(
     tmp_path: Path, links: list[Link]
 ) -> None:
-    begin = time.monotonic()
-    link = await spawn(shell(tmp_path, "(sleep 1; echo late) & echo soon; exit 3"))
+    go = tmp_path / "go"
+    script = f"(while [ ! -e {go} ]; do sleep 0.02; done; echo late) & echo soon; exit 3"
+    link = await spawn(shell(tmp_path, script))
     links.append(link)
-    assert (await link.wait()).code == 3
-    assert time.monotonic() - begin < 0.9
-    assert texts(tmp_path) == ["soon"]
-    await asyncio.sleep(1.2)
-    assert texts(tmp_path) == ["soon", "late"]
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await link.wait()).code == 3
+        assert texts(tmp_path) == ["soon"]
+        go.touch()
+        while texts(tmp_path) != ["soon", "late"]:
+            await asyncio.sleep(0.02)
 
 
 async def test_rotation_keeps_the_newest(tmp_path: Path, links: list[Link]) -> None:
@@ -311,10 +314,15 @@ async def test_forking_by_guess_and_by_pid_file(tmp_path: Path, links: list[Link
     for pid_file in (None, tmp_path / "daemon.pid"):
         run = tmp_path / ("guess" if pid_file is None else "file")
         write = f"echo $! > {pid_file};" if pid_file else ""
-        script = f"sh -c 'echo begun; sleep 0.3; exit 5' & {write} exit 0"
+        go = run.with_suffix(".go")
+        script = f"sh -c 'echo begun; while [ ! -e {go} ]; do sleep 0.02; done; exit 5' & {write} exit 0"
         link = await spawn(shell(run, script, type="forking", payload_cgroups=group.paths(), pid_file=pid_file))
         links.append(link)
-        events = [event async for event in link.events()]
+        events = []
+        async for event in link.events():
+            events.append(event)
+            if isinstance(event, MainPid):
+                go.touch()
         assert [type(event) for event in events] == [Started, Forked, MainPid, Exited]
         assert isinstance(events[-1], Exited)
         assert events[-1].code == 5
@@ -388,7 +396,7 @@ async def test_following_a_log_across_rotation(tmp_path: Path, links: list[Link]
             if seen[-1] == "end":
                 return
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(follow())
         link = await spawn(shell(tmp_path, script, log_max_bytes=2048, log_max_files=9))
         links.append(link)
