@@ -206,6 +206,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("tls-max-version", _text, "", "TLS1.2 or TLS1.3."),
     Flag("self-signed-cert-validity", _number, "1", "Years that a certificate of a member's own making is good."),
     Flag("metrics", _text, "basic", "'extensive' measures also how long calls take."),
+    Flag("cors", _urls, "*", "Origins whose pages may ask by HTTP, with commas ('*': all).", place="http.origins"),
+    Flag("host-whitelist", _urls, "*", "Names of this host in HTTP without TLS ('*': all).", place="http.hosts"),
     Flag("logger", _text, "zap", "The shape of the log's lines: 'zap'.", place="log.logger"),
     Flag("log-level", _text, "info", "debug, info, warn, error, panic or fatal.", place="log.level"),
     Flag("log-format", _text, "json", "Lines of 'json', or of text for people: 'console'.", place="log.format"),

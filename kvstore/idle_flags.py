@@ -28,8 +28,6 @@ IDLE: tuple[tuple[str, str, str, str], ...] = (
     ("socket-reuse-address", "switch", "false", "Addresses may always be bound again."),
     ("raft-read-timeout", "pause", "5s", "Streams between members have no such bound."),
     ("raft-write-timeout", "pause", "5s", "Streams between members have no such bound."),
-    ("cors", "list", "*", "Pages of other origins get no answers."),
-    ("host-whitelist", "list", "*", "Names of hosts are not looked at."),
     ("enable-grpc-gateway", "switch", "true", "It can't be switched."),
     ("enable-pprof", "switch", "false", "There is no Go runtime to look at."),
     ("listen-metrics-urls", "list", "", "Metrics are on the client port."),

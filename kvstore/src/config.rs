@@ -14,6 +14,7 @@ use crate::address::Address;
 use crate::auth::password::DEFAULT_COST;
 use crate::auth::token::{self, DEFAULT_TTL};
 use crate::compactor::Retention;
+use crate::gateway;
 use crate::member::Schedule;
 use crate::report;
 use crate::tls::{Settings, TlsError};
@@ -86,6 +87,8 @@ pub struct Config {
     pub backup_interval: u64,
     pub backup_keep: usize,
     pub log: report::Settings,
+    /// Origins and names of the host by which plain HTTP is answered.
+    pub http: gateway::Settings,
     /// `basic`, or `extensive`: also how long calls take.
     pub metrics: String,
     /// Allows listening beyond loopback where whoever comes is let in.
@@ -137,6 +140,7 @@ impl Default for Config {
             backup_interval: 3_600_000,
             backup_keep: 24,
             log: report::Settings::default(),
+            http: gateway::Settings::default(),
             metrics: "basic".into(),
             insecure: false,
             client_tls: Settings::default(),
@@ -223,6 +227,7 @@ impl Config {
         }
         self.retention()?;
         self.backups()?;
+        self.http.access()?;
         for url in self.all_urls() {
             Address::parse(url)?;
         }

@@ -1,5 +1,6 @@
 //! What is answered over plain HTTP beside gRPC on the client port: the JSON gateway, health, version and metrics.
 
+mod access;
 mod calling;
 mod calls;
 mod handling;
@@ -10,14 +11,17 @@ mod metrics;
 mod process;
 mod reading;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use tonic::body::Body;
 
 use crate::handle::Handle;
 use crate::listen::{Answer, Inbound, Routes};
+pub use access::{Access, Settings};
 pub use calls::Calls;
 pub use handling::begin;
 pub use metrics::{code_name, Figures};
@@ -47,9 +51,9 @@ fn versions(cluster: &str) -> String {
 }
 
 /// Routes of a client door that so far know what is not gRPC.
-pub fn client_routes(handle: &Handle) -> Routes {
-    let handle = handle.clone();
-    Routes::with_other(move |request, routes| answer(&handle, request, routes))
+pub fn client_routes(handle: &Handle, access: &Arc<Access>) -> Routes {
+    let (handle, access) = (handle.clone(), access.clone());
+    Routes::with_other(move |request, routes| answer(&handle, &access, request, routes))
 }
 
 /// Routes of a peer door: nobody is asked there who he is, so that there is no gateway.
@@ -59,6 +63,9 @@ pub fn peer_routes(handle: &Handle) -> Routes {
 }
 
 fn is_grpc(request: &Request<Inbound>) -> bool {
+    if request.version() != Version::HTTP_2 {
+        return false;
+    }
     let kind = request.headers().get(http::header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
@@ -67,17 +74,47 @@ fn now(response: Response<Body>) -> Answer {
     std::future::ready(Ok(response)).boxed()
 }
 
-fn answer(handle: &Handle, request: Request<Inbound>, routes: &Routes) -> Answer {
-    let path = request.uri().path();
-    let below = GATEWAYS.iter().find_map(|at| path.strip_prefix(at));
-    let Some(below) = below.filter(|_| !is_grpc(&request)) else {
+fn answer(handle: &Handle, access: &Access, request: Request<Inbound>, routes: &Routes) -> Answer {
+    if is_grpc(&request) {
         return plain(handle, &request);
-    };
-    if routes.client().is_some() && handle.asks_callers() {
+    }
+    // With TLS the certificate vouches for the name.
+    let misdirected = (!routes.is_secure()).then(|| access.misdirected(&request));
+    if let Some(refused) = misdirected.flatten() {
+        return now(refused);
+    }
+    if below_gateway(&request).is_some() && routes.client().is_some() && handle.asks_callers() {
         // Else who has a certificate would think that it counts.
         let text = "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
         return now(reply(StatusCode::BAD_REQUEST, PLAIN, text.into()));
     }
+    let origin = access.origin(request.headers());
+    let answer = if request.method() == Method::OPTIONS {
+        now(Response::new(Body::empty()))
+    } else {
+        admitted(handle, request, routes)
+    };
+    let Some(origin) = origin else {
+        return answer;
+    };
+    async move {
+        let mut response = answer.await?;
+        access::show_to(origin, response.headers_mut());
+        Ok(response)
+    }
+    .boxed()
+}
+
+/// The part of the path that names the gateway's method.
+fn below_gateway(request: &Request<Inbound>) -> Option<&str> {
+    let path = request.uri().path();
+    GATEWAYS.iter().find_map(|at| path.strip_prefix(at))
+}
+
+fn admitted(handle: &Handle, request: Request<Inbound>, routes: &Routes) -> Answer {
+    let Some(below) = below_gateway(&request) else {
+        return plain(handle, &request);
+    };
     let Some(method) = methods::find(below) else {
         return now(calling::refusal(&tonic::Status::not_found("Not Found")));
     };

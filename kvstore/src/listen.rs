@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,6 +24,7 @@ use tonic::body::Body;
 
 use crate::authority::Lenient;
 use crate::encoded::Encoded;
+use crate::stream::Stream;
 use crate::tls::CommonName;
 pub use door::{bind, Door};
 pub use inbound::Inbound;
@@ -55,6 +56,7 @@ pub struct Routes {
     guard: Option<Guard>,
     started: Option<Started>,
     client: Option<CommonName>,
+    secure: bool,
 }
 
 impl Routes {
@@ -79,6 +81,7 @@ impl Routes {
             guard: None,
             started: None,
             client: None,
+            secure: false,
         }
     }
 
@@ -124,7 +127,7 @@ impl Routes {
 
     /// The services, for calls from within this program: no certificate speaks for those.
     pub fn local(&self) -> Local {
-        Local(self.clone().of(None))
+        Local(self.clone().of(None, self.secure))
     }
 
     /// The name in the certificate of the connection.
@@ -132,9 +135,15 @@ impl Routes {
         self.client.as_ref()
     }
 
+    /// Whether the connection speaks TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     /// The routes of a connection whose certificate names this client.
-    fn of(mut self, client: Option<CommonName>) -> Self {
+    fn of(mut self, client: Option<CommonName>, secure: bool) -> Self {
         self.client = client;
+        self.secure = secure;
         self
     }
 
@@ -142,10 +151,11 @@ impl Routes {
         if let Some(client) = &self.client {
             request.extensions_mut().insert(client.clone());
         }
-        let name = request
-            .uri()
-            .path()
-            .strip_prefix('/')
+        // gRPC is HTTP/2: what a browser could send is no call.
+        let may_call = request.version() == Version::HTTP_2;
+        let path = may_call.then(|| request.uri().path());
+        let name = path
+            .and_then(|path| path.strip_prefix('/'))
             .and_then(|p| p.split_once('/'))
             .map(|(name, _)| name);
         if let Some(name) = name {
@@ -274,11 +284,12 @@ pub async fn serve(door: Door, routes: Routes, mut stop: watch::Receiver<bool>) 
             let Some((stream, client)) = admitted else {
                 return;
             };
+            let secure = matches!(stream, Stream::Tls(_));
             let stream = Metered {
                 inner: stream,
                 counts: routes.started.is_some(),
             };
-            let service = TowerToHyperService::new(routes.of(client));
+            let service = TowerToHyperService::new(routes.of(client, secure));
             let connection = builder.serve_connection(TokioIo::new(Lenient::new(stream)), service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {

@@ -30,7 +30,7 @@ use crate::config::{Config, ConfigError};
 use crate::consensus::Refused;
 use crate::errors::StoreError;
 use crate::etcd_file::EtcdFileError;
-use crate::gateway;
+use crate::gateway::{self, Access};
 use crate::handle::{random_u64, Core, Facts, Handle, Limits, StatePlace};
 use crate::lease::Lessor;
 use crate::listen::{bind, serve, Routes};
@@ -152,6 +152,7 @@ fn checked(config: Config, warnings: &[String]) -> Result<(), StartError> {
 
 async fn live(config: Config) -> Result<(), StartError> {
     let (tokens, overrides) = (Tokens::new(config.tokens()?), config.overrides()?);
+    let access = Arc::new(config.http.access()?);
     let _lock = lock(&config.data_dir)?;
     let channels = secure(&config)?;
     info!(
@@ -233,7 +234,8 @@ async fn live(config: Config) -> Result<(), StartError> {
     };
     for socket in client_sockets {
         let health = HealthService(handle.clone(), closing.clone());
-        let routes = client_routes(&handle, &snapshots, &place).with(HealthServer::new(health));
+        let routes =
+            client_routes(&handle, &access, &snapshots, &place).with(HealthServer::new(health));
         tokio::spawn(serve(socket, routes, closing.clone()));
     }
     drop(closing);
@@ -310,10 +312,15 @@ async fn live(config: Config) -> Result<(), StartError> {
     }
 }
 
-fn client_routes(handle: &Handle, snapshots: &Streams, place: &StatePlace) -> Routes {
+fn client_routes(
+    handle: &Handle,
+    access: &Arc<Access>,
+    snapshots: &Streams,
+    place: &StatePlace,
+) -> Routes {
     let most = handle.limits().message_bytes();
     let (leader, counted) = (handle.clone(), handle.clone());
-    gateway::client_routes(handle)
+    gateway::client_routes(handle, access)
         .measured(move |path| gateway::begin(&counted, path))
         .refusing(move |request| {
             let wants = request.headers().get("hasleader");

@@ -1,10 +1,12 @@
 //! The log: what the macros of `tracing` say, as lines of JSON or of text, to where the settings want them.
 //!
-//! Its parts: `settings` of where and how much, the `line` and its two formats, the `clock`.
+//! Its parts: `settings` of where and how much, the `line` and its two formats, the `clock`, the `pace` of lines that others
+//! bring about.
 //! Not here: spans, of which there are none, and what other crates say, which is not for those who run a store.
 
 mod clock;
 mod line;
+mod pace;
 pub mod settings;
 
 use std::fmt;
@@ -18,6 +20,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 use clock::Moment;
 use line::{Fields, Line};
+pub use pace::Pace;
 pub use settings::Settings;
 use settings::{Format, Level, Output};
 
