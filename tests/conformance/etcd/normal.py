@@ -20,6 +20,7 @@ MEASURES = {
 }
 """Fields whose value is a server's own business; that there is one, and not zero, is compared."""
 
+USERS_REVISION = ("authRevision",)
 UNORDERED = ("keys", "members")
 """A lease's keys come in any order, members by their ids."""
 HEXADECIMAL = ("x", "16x", "016x")
@@ -32,9 +33,11 @@ GRANTED = {"grantedTTL": "TTL", "granted-ttl": "ttl"}
 
 
 class Names:
-    """The names of one side's ids and addresses."""
+    """The names of one side's ids and addresses. Revisions of users and roles are shown from `users_revision` on: they
+    count what was done before, which differs."""
 
-    def __init__(self) -> None:
+    def __init__(self, users_revision: int = 0) -> None:
+        self.users_revision = users_revision
         self.names: dict[str, str] = {}
         self.pattern = re.compile(r"(?!)")
 
@@ -69,6 +72,8 @@ class Names:
     def _field(self, key: str, value: Any) -> Any:
         if key in MEASURES and value:
             return MEASURES[key]
+        if key in USERS_REVISION:
+            return type(value)(int(value) - self.users_revision)
         return sorted(self.data(value), key=str) if key in UNORDERED and value else self.data(value)
 
     def output(self, text: str) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import threading
@@ -150,6 +151,8 @@ class Side:
             if added.process is not None:
                 added.process.kill()
                 added.process.wait()
+            # Another of this name is to begin as a new one.
+            shutil.rmtree(added.data, ignore_errors=True)
         self.continue_all()
 
     def continue_all(self) -> None:
@@ -158,6 +161,12 @@ class Side:
             if member.process is not None:
                 member.send(signal.SIGCONT)
         self.members.wait()
+
+    def check(self) -> None:
+        """Fail at once when a member has ended, which would keep each later step waiting."""
+        for member in self.members.members[: self.count]:
+            ended = member.process is not None and member.process.poll() is not None
+            assert not ended, f"{member.name} of {self.peer.name} has ended, see {member.log}"
 
     def member(self, at: str) -> Member:
         """The member of a name or role."""
@@ -209,7 +218,7 @@ class Side:
     def learn(self, base: int) -> None:
         """Begin a scenario at revision `base`: its variables, and names for the ids that are there now."""
         self.values = {"base": base}
-        self.names = Names()
+        self.names = Names(int(self.call("Auth/AuthStatus").get("response", {}).get("authRevision", 0)))
         self.reserve("new")
         listed = self.call("Cluster/MemberList")["response"]
         self.names.add(listed["header"]["cluster_id"], "cluster")

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.etcd.side import Side
-from tests.conformance.etcd.test_scenarios import Pair, pair_of, pytestmark
+from tests.conformance.etcd.beside import NEEDS_CLIENTS, Beside, beside
+from tests.conformance.etcd.side import Side, version
 from tests.conformance.members import Member, until
 
-__all__ = ["pytestmark"]
-
+pytestmark = NEEDS_CLIENTS
 HISTOGRAMS = (
     "etcd_disk_backend_commit_duration_seconds",
     "etcd_disk_wal_fsync_duration_seconds",
@@ -39,6 +38,9 @@ NEEDED = (
 )
 """Those of the dashboard and the alerts in etcd's `contrib/mixin`. Etcd has `grpc_server_handling_seconds`, which one
 alert names, with `--metrics extensive` alone, and `etcd_network_peer_sent_failures_total` from the first failure on."""
+APPLY_DURATION = "etcd_server_apply_duration_seconds"
+APPLY_DURATION_SINCE = (3, 5)
+"""The one of all these that etcd 3.4 lacks."""
 BESIDE = (
     "etcd_debugging_lease_granted_total",
     "etcd_debugging_lease_renewed_total",
@@ -48,7 +50,7 @@ BESIDE = (
     "etcd_debugging_mvcc_pending_events_total",
     "etcd_debugging_mvcc_slow_watcher_total",
     "etcd_debugging_server_lease_expired_total",
-    "etcd_server_apply_duration_seconds",
+    APPLY_DURATION,
     "etcd_server_read_indexes_failed_total",
     "etcd_server_slow_apply_total",
     "etcd_server_slow_read_indexes_total",
@@ -82,8 +84,8 @@ LINE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    yield from pair_of(3, tmp_path_factory.mktemp("metrics"))
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+    yield from beside(3, tmp_path_factory.mktemp("metrics"))
 
 
 def metrics_of(member: Member) -> tuple[dict[str, str], dict[str, list[tuple[str, float]]]]:
@@ -115,25 +117,30 @@ def described(side: Side, name: str) -> tuple[str, frozenset[str], list[str]]:
     return kinds[name], labels, limits
 
 
+def has(etcd: Side, name: str) -> bool:
+    """Whether an etcd of this version is to have it."""
+    return name != APPLY_DURATION or version(etcd.peer) >= APPLY_DURATION_SINCE
+
+
 def first(side: Side, name: str, label: str = "") -> float:
     return sum(value for text, value in metrics(side)[1].get(name, []) if label in text)
 
 
-def test_what_the_dashboard_needs_is_there(three: Pair) -> None:
-    etcd, ours = three
-    for side in three:
+def test_what_the_dashboard_needs_is_there(three: Beside) -> None:
+    for side in (*three.etcds, three.ours):
         side.call("KV/Put", {"key": "applied"})
         until("a measured way", lambda s=side: first(s, "etcd_network_peer_round_trip_time_seconds_count") > 0)
     differ = [
-        (name, theirs, mine)
+        (name, etcd.peer.name, theirs, mine)
+        for etcd in three.etcds
         for name in (*NEEDED, *BESIDE)
-        if (theirs := described(etcd, name)) != (mine := described(ours, name))
+        if has(etcd, name) and (theirs := described(etcd, name)) != (mine := described(three.ours, name))
     ]
     assert not differ
 
 
-def test_what_happens_is_counted(three: Pair) -> None:
-    ours = three[1]
+def test_what_happens_is_counted(three: Beside) -> None:
+    ours = three.ours
     names = (
         "etcd_disk_wal_fsync_duration_seconds_count",
         "etcd_network_client_grpc_received_bytes_total",
@@ -164,7 +171,15 @@ def test_what_happens_is_counted(three: Pair) -> None:
 LEASES = tuple(f"etcd_debugging_lease_{kind}_total" for kind in ("granted", "revoked", "renewed"))
 EXPIRED = "etcd_debugging_server_lease_expired_total"
 EVENTS = "etcd_debugging_mvcc_events_total"
-APPLIED = "etcd_server_apply_duration_seconds_count"
+APPLIED = f"{APPLY_DURATION}_count"
+
+
+APPLIED_KINDS = {
+    f"{op} {success}": (f'op="{op}"', f'success="{success}"')
+    for op in ("Put", "LeaseGrant", "LeaseRevoke", "Txn")
+    for success in ("true", "false")
+}
+"""Changes that were applied, by kind and success, and the labels of each."""
 
 
 def counted(side: Side) -> dict[str, float]:
@@ -175,13 +190,8 @@ def counted(side: Side) -> dict[str, float]:
     def values() -> dict[str, float]:
         found = metrics_of(leader)[1]
         applied = {
-            f"{op} {success}": sum(
-                value
-                for labels, value in found.get(APPLIED, [])
-                if f'op="{op}"' in labels and f'success="{success}"' in labels
-            )
-            for op in ("Put", "LeaseGrant", "LeaseRevoke", "Txn")
-            for success in ("true", "false")
+            kind: sum(value for labels, value in found.get(APPLIED, []) if all(one in labels for one in wanted))
+            for kind, wanted in APPLIED_KINDS.items()
         }
         return {name: found[name][0][1] for name in (*LEASES, EXPIRED, EVENTS)} | applied
 
@@ -203,9 +213,12 @@ def counted(side: Side) -> dict[str, float]:
     return {name: value - before[name] for name, value in values().items()}
 
 
-def test_leases_changes_and_events_are_counted_as_etcd_does(three: Pair) -> None:
-    theirs, ours = (counted(side) for side in three)
-    assert ours == theirs
+def test_leases_changes_and_events_are_counted_as_etcd_does(three: Beside) -> None:
+    ours = counted(three.ours)
+    for etcd in three.etcds:
+        names = ours if has(etcd, APPLY_DURATION) else ours.keys() - APPLIED_KINDS
+        theirs = counted(etcd)
+        assert {name: ours[name] for name in names} == {name: theirs[name] for name in names}, etcd.peer.name
     assert ours[EVENTS] == ours["Put true"] == 3
     assert ours[LEASES[0]] == ours[LEASES[1]] == 2
 
@@ -227,6 +240,7 @@ def timed(side: Side) -> tuple[list[float], list[float]]:
 
 
 def test_extensive_metrics_have_the_time_of_calls(tmp_path_factory: pytest.TempPathFactory) -> None:
-    for pair in pair_of(1, tmp_path_factory.mktemp("extensive"), ["--metrics=extensive"]):
-        assert [timed(side) for side in pair] == 2 * [([5, 0], [5, 1])]
-        assert described(pair[0], HANDLING) == described(pair[1], HANDLING)
+    for sides in beside(1, tmp_path_factory.mktemp("extensive"), ["--metrics=extensive"]):
+        for side in (*sides.etcds, sides.ours):
+            assert timed(side) == ([5, 0], [5, 1]), side.peer.name
+            assert described(side, HANDLING) == described(sides.ours, HANDLING), side.peer.name

@@ -1,92 +1,82 @@
-"""Every scenario, at the newest etcd that there is (or the one that $ETCD names) and at ours."""
+"""Every scenario, at ours and at each etcd that there is: the newest and Debian's, or the one that $ETCD names."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import peers
+from tests.conformance.etcd.beside import NEEDS_CLIENTS, Beside, beside
 from tests.conformance.etcd.run import answer_of, describe
 from tests.conformance.etcd.scenarios import SCENARIOS
-from tests.conformance.etcd.side import FOREIGN, STUCK, Side, version
-from tests.conformance.etcd.steps import Scenario
-from tests.conformance.members import etcdctl_path
+from tests.conformance.etcd.side import STUCK, Side, version
+from tests.conformance.etcd.steps import Scenario, Step
 
-pytestmark = pytest.mark.skipif(
-    etcdctl_path() is None or not FOREIGN.is_file(), reason="etcdctl or the foreign client is not here: run make setup"
-)
-NOTIFY = "watch-progress-notify-interval=2s"
+pytestmark = NEEDS_CLIENTS
 CONTEXT_LINES = 4
-Pair = tuple[Side, Side]
-
-
-def reference() -> peers.Peer:
-    """The etcd to compare with."""
-    newest = None if os.environ.get("ETCD") else peers.newest()[0]
-    found = newest or next((peer for peer in peers.find(with_newest=False)[0] if peer.name != "ours"), None)
-    if found is None:
-        pytest.fail("There is no etcd to compare with: run make setup, or name one with ETCD=/path.")
-    return found
-
-
-def pair_of(count: int, directory: Path, extra: Sequence[str] = ()) -> Iterator[Pair]:
-    etcd = reference()
-    flags = {"ours": f"--{NOTIFY}", etcd.name: f"--experimental-{NOTIFY}" if version(etcd) < (3, 6) else f"--{NOTIFY}"}
-    with ExitStack() as stack:
-        sides = []
-        for peer in (etcd, peers.ours()):
-            sides.append(Side(peer, directory / peer.name.split()[0], count, [flags[peer.name], *extra]))
-            stack.callback(sides[-1].close)
-            sides[-1].start()
-        yield sides[0], sides[1]
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    yield from pair_of(1, tmp_path_factory.mktemp("one"))
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+    yield from beside(1, tmp_path_factory.mktemp("one"))
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    yield from pair_of(3, tmp_path_factory.mktemp("three"))
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+    yield from beside(3, tmp_path_factory.mktemp("three"))
 
 
-def begin(pair: Pair) -> None:
-    """Both sides empty and at the same revision."""
-    base = max(side.empty() for side in pair) + 2
-    for side in pair:
+def passes(scenario: Scenario, etcds: tuple[Side, ...]) -> list[tuple[list[Step], list[Side]]]:
+    """What is done at which etcds: the same steps at once. An etcd that answers fewer of them as the newest does has a
+    pass of its own, since a step that is left out changes what comes after it."""
+    found: dict[tuple[int, ...], list[Side]] = {}
+    for etcd in etcds:
+        if (mine := version(etcd.peer)) >= scenario.since:
+            numbers = tuple(number for number, step in enumerate(scenario.steps) if step.since <= mine)
+            found.setdefault(numbers, []).append(etcd)
+    return [([scenario.steps[number] for number in numbers], sides) for numbers, sides in found.items()]
+
+
+def begin(sides: list[Side]) -> None:
+    """All sides empty and at the same revision."""
+    for side in sides:
+        side.check()
+    base = max(side.empty() for side in sides) + 2
+    for side in sides:
         side.align(base)
         side.learn(base)
 
 
-def difference(scenario: Scenario, pair: Pair) -> str:
+def difference(scenario: Scenario, beside: Beside) -> str:
     """What differs, step by step; empty when nothing does."""
-    if version(pair[0].peer) < scenario.since:
-        pytest.skip(f"{pair[0].peer.name} answers otherwise than the newest does")
-    begin(pair)
-    steps = [step for step in scenario.steps if step.since <= version(pair[0].peer)]
-    with ThreadPoolExecutor(len(pair)) as threads:
-        theirs, ours = threads.map(lambda side: [answer_of(step, side) for step in steps], pair)
-    found = []
-    for number, (step, a, b) in enumerate(zip(steps, theirs, ours, strict=True), 1):
-        head = f"{scenario.name}, step {number}: {describe(step)}"
-        if STUCK in a:
-            found.append("\n".join([f"{head}: the reference gives no answer", *pretty(a)]))
-        elif a != b:
-            found.append("\n".join([head, *compared(pair[0].peer.name, pretty(a), pretty(b))]))
+    found: list[str] = []
+    todo = passes(scenario, beside.etcds)
+    if not todo:
+        pytest.skip("each etcd that is here answers otherwise than the newest does")
+    for steps, etcds in todo:
+        begin([*etcds, beside.ours])
+        with ThreadPoolExecutor(len(etcds) + 1) as threads:
+            *theirs, ours = threads.map(
+                lambda side, steps=steps: [answer_of(step, side) for step in steps], [*etcds, beside.ours]
+            )
+        for etcd, answers in zip(etcds, theirs, strict=True):
+            found += differing(scenario.name, etcd.peer.name, steps, answers, ours)
     return "\n\n".join(found)
 
 
-def compared(name: str, theirs: list[str], ours: list[str]) -> Iterator[str]:
-    return difflib.unified_diff(theirs, ours, name, "ours", n=CONTEXT_LINES, lineterm="")
+def differing(scenario: str, name: str, steps: list[Step], theirs: list[Any], ours: list[Any]) -> Iterator[str]:
+    """Each step that an etcd answers otherwise than ours, or not at all."""
+    for number, (step, a, b) in enumerate(zip(steps, theirs, ours, strict=True), 1):
+        head = f"{scenario}, step {number}: {describe(step)}"
+        if STUCK in a:
+            yield "\n".join([f"{head}: {name} gives no answer", *pretty(a)])
+        elif a != b:
+            told = difflib.unified_diff(pretty(a), pretty(b), name, "ours", n=CONTEXT_LINES, lineterm="")
+            yield "\n".join([head, *told])
 
 
 def pretty(answer: Any) -> list[str]:
@@ -98,12 +88,12 @@ def cases(members: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("scenario", cases(1))
-def test_one_member(scenario: Scenario, one: Pair) -> None:
+def test_one_member(scenario: Scenario, one: Beside) -> None:
     found = difference(scenario, one)
     assert not found, f"\n{found}"
 
 
 @pytest.mark.parametrize("scenario", cases(3))
-def test_three_members(scenario: Scenario, three: Pair) -> None:
+def test_three_members(scenario: Scenario, three: Beside) -> None:
     found = difference(scenario, three)
     assert not found, f"\n{found}"

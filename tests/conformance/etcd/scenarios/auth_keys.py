@@ -1,11 +1,17 @@
 """What users may do with keys: ranges, prefixes, transactions, watches."""
 
+from dataclasses import replace
 from typing import Any
 
 from tests.conformance.etcd.scenarios.auth import ALICE, ON, ROOT, auth, grant, login
 from tests.conformance.etcd.scenarios.transactions import op_delete, op_get, op_put
 from tests.conformance.etcd.scenarios.watches import create
 from tests.conformance.etcd.steps import Begin, Call, Ctl, Lines, Open, Scenario, Take
+
+NESTED_SINCE = (3, 7)
+"""Nested transactions are looked into since then, and since late releases of older ones."""
+OPEN_SINCE = (3, 5)
+"""Before, a range to the end was looked at as its first key alone, where it is watched."""
 
 
 def as_alice(method: str, **request: Any) -> Call:
@@ -150,9 +156,14 @@ SCENARIOS = (
             txn(success=[op_get(key="a"), op_get(key="c")]),
             txn(success=[op_get(key="a")], failure=[op_get(key="c")]),
             txn(success=[{"request_txn": {"success": [op_put("b", "2")]}}]),
-            txn(success=[{"request_txn": {"success": [op_put("a", "2")]}}]),
-            txn(success=[{"request_txn": {"compare": [version_is("c", 0)]}}]),
-            txn(success=[{"request_txn": {"failure": [op_get(key="c")]}}]),
+            *(
+                replace(txn(success=[{"request_txn": nested}]), since=NESTED_SINCE)
+                for nested in (
+                    {"success": [op_put("a", "2")]},
+                    {"compare": [version_is("c", 0)]},
+                    {"failure": [op_get(key="c")]},
+                )
+            ),
             Call("KV/Txn", {"success": [op_get(key="a")]}),
             as_root("KV/Range", key="\0", range_end="\0"),
         ),
@@ -187,11 +198,13 @@ SCENARIOS = (
             create("a", range_end="c"),
             create("c"),
             create("a", range_end="d"),
-            create("a", range_end="\0"),
             create("\0", range_end="\0"),
             create("m/1"),
+            Take("w", responses=6),
+            create("a", range_end="\0", since=OPEN_SINCE),
+            Take("w", responses=1, since=OPEN_SINCE),
             create("c", start_revision=-1, since=(3, 5)),
-            Take("w", responses=7),
+            Take("w", responses=1, since=(3, 5)),
             as_root("KV/Put", key="a", value="1"),
             as_root("KV/Put", key="c", value="1"),
             as_root("KV/Put", key="m/1", value="1"),

@@ -107,7 +107,7 @@ SCENARIOS = (
         (
             *ALICE_IN,
             *each_caller("Maintenance/Status", since=(3, 7)),
-            *each_caller("Maintenance/MoveLeader", targetID=99),
+            *each_caller("Maintenance/MoveLeader", since=(3, 7), targetID=99),
             as_root("Maintenance/MoveLeader", targetID=99),
             Ctl(f"endpoint health {ROOT}"),
             Ctl(f"endpoint health {ALICE}"),

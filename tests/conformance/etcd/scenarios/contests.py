@@ -119,7 +119,8 @@ SCENARIOS = (
             revoke(SECOND),
             KEYS,
             unlock("l/77"),
-            Take("second", end=True),
+            # Etcd 3.4 says that it has the lock, whose key is gone.
+            Take("second", end=True, since=(3, 5)),
             KEYS,
         ),
     ),

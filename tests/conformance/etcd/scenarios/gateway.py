@@ -2,12 +2,28 @@
 
 import json
 from base64 import b64encode
+from dataclasses import replace
 from typing import Any
 
 from tests.conformance.etcd.steps import Do, Fetch, Post, Scenario, Step
 
 GATEWAY_V2 = (3, 6)
-"""Etcd before it had another gateway, which tells errors and defaults otherwise."""
+"""Etcd has another gateway since then: it answers 400 where the old one answered 412, refuses a wrong path or method in
+JSON, takes numbers, enums and base64 in more forms, of a `oneof` one field, and tells that a token is wanted."""
+STATUS_SINCE = (3, 5)
+"""`auth/status` and `maintenance/downgrade` are there since then."""
+ALARM_SINCE = (3, 5)
+"""Its answers have a header since then."""
+HASH_KV_SINCE = (3, 6)
+"""It has its own path since then."""
+NEGATIVE_SINCE = (3, 5)
+"""A watch from a negative revision is refused since then."""
+REASON_SINCE = (3, 5)
+"""`/health` tells a reason since then."""
+CHECKS_SINCE = (3, 5)
+"""`/livez` and `/readyz` came with late releases of 3.4 and 3.5."""
+STORAGE_SINCE = (3, 6)
+"""`/version` tells that of the storage since then."""
 LARGE = 5 << 19
 """More than a request may have, though not as JSON."""
 
@@ -36,6 +52,11 @@ def stream(path: str, lines: int, *objects: Any) -> Post:
     return Post(f"/v3/{path}", "\n".join(map(json.dumps, objects)), lines=lines)
 
 
+def later(step: Step, since: tuple[int, int] = GATEWAY_V2) -> Step:
+    """The step is left out beside an older etcd."""
+    return replace(step, since=since)
+
+
 def signed(path: str, token: str, **body: Any) -> Post:
     return Post(f"/v3/{path}", body, {"Authorization": token})
 
@@ -60,7 +81,6 @@ MALFORMED = (
     '{"key":"Zm9v"',
     "}",
     "[]",
-    "null",
     "1",
     '"x"',
     "x",
@@ -84,27 +104,31 @@ LENIENT = (
     '{"key":"Zm9v"}{"key":"YQ=="}',
     '{"key":null}',
     '{"key":"Zm9v","bogus":{"a":[1]}}',
-    '{"key":"Zm9v","sort_order":"BOGUS"}',
     '{"key":"Zm9v","sort_order":"DESCEND","sort_target":"MOD"}',
     '{"key":"Zm9v","sort_order":1,"sort_target":3}',
     '{"key":"Zm9v","sortOrder":"ASCEND","keysOnly":true}',
-    '{"key":"Zm9v","limit":1e1}',
-    '{"key":"Zm9v","limit":5.0}',
     '{"key":"Zm9v","limit":"5"}',
-    '{"key":"Zm9"}',
-    '{"key":"__-_"}',
     '{"key":"//+/"}',
 )
+LENIENT_LATER = (
+    "null",
+    '{"key":"Zm9v","sort_order":"BOGUS"}',
+    '{"key":"Zm9v","limit":1e1}',
+    '{"key":"Zm9v","limit":5.0}',
+    '{"key":"Zm9"}',
+    '{"key":"__-_"}',
+)
+"""What the old gateway refuses, and `null`, which is nothing to it and malformed to the new one."""
 
 
 def users() -> tuple[Step, ...]:
     root = {"name": "root", "password": "rootpw"}
     return (
-        post("auth/status"),
+        later(post("auth/status"), STATUS_SINCE),
         post("auth/user/add", name="root", password="rootpw"),
-        post("auth/user/add", name="root", password="rootpw"),
+        later(post("auth/user/add", name="root", password="rootpw")),
         post("auth/user/add", name="none", options={"no_password": True}),
-        post("auth/enable"),
+        later(post("auth/enable")),
         post("auth/role/add", name="root"),
         post("auth/user/grant", user="root", role="root"),
         post("auth/role/add", name="r"),
@@ -124,11 +148,11 @@ def users() -> tuple[Step, ...]:
         put("k", "1"),
         signed("kv/put", "{alice_token}", key=KEY, value=KEY),
         signed("kv/put", "{alice_token}", key=b64("q"), value=KEY),
-        signed("kv/put", "nonsense", key=KEY),
+        later(signed("kv/put", "nonsense", key=KEY)),
         signed("kv/range", "{alice_token}", key=KEY),
         Post("/v3/kv/range", {"key": KEY}, {"Grpc-Metadata-Token": "{alice_token}"}),
         signed("lock/lock", "{alice_token}", name=KEY, lease="5"),
-        signed("maintenance/snapshot", "{alice_token}"),
+        later(signed("maintenance/snapshot", "{alice_token}")),
         Post("/v3/watch", '{"create_request":{"key":"cQ=="}}', {"Authorization": "{alice_token}"}, lines=1),
         Post("/v3/watch", '{"create_request":{"key":"aw=="}}', {"Authorization": "{alice_token}"}, lines=1),
         signed("auth/role/revoke", "{root_token}", role="r", key=b64("x")),
@@ -159,27 +183,25 @@ SCENARIOS = (
             post("kv/txn", compare=[], failure=[]),
             post("kv/txn", success=TXN["success"]),
             post("kv/txn", success=[{"request_put": {"key": KEY}}, {"request_put": {"key": KEY}}]),
-            post("kv/txn", success=[{"request_put": {"key": KEY}, "request_range": {"key": KEY}}]),
+            later(post("kv/txn", success=[{"request_put": {"key": KEY}, "request_range": {"key": KEY}}])),
             post("kv/deleterange", key=b64("a"), range_end=b64("c"), prev_kv=True),
             post("kv/deleterange", key=b64("a")),
             post("kv/compaction", revision="{base+2}", physical=True),
             post("kv/compaction", revision="{base+2}"),
             get("a", revision="{base+1}"),
         ),
-        since=GATEWAY_V2,
     ),
     Scenario(
         "gateway: requests that are not as they should be",
         (
             *(raw("kv/range", body) for body in MALFORMED),
             *(raw("kv/range", body) for body in LENIENT),
+            *(later(raw("kv/range", body)) for body in LENIENT_LATER),
             *(
-                Post("/v3/kv/range", {"key": KEY}, method=method)
+                later(Post("/v3/kv/range", {"key": KEY}, method=method))
                 for method in ("GET", "PUT", "DELETE", "HEAD", "PATCH")
             ),
-            post("kv/nothing"),
-            post("kv/range/"),
-            post(""),
+            *(later(post(path)) for path in ("kv/nothing", "kv/range/", "")),
             Post("/v3beta/kv/range", {"key": KEY}),
             Post("/v3alpha/kv/range", {"key": KEY}),
             Post("/v3/kv/range?key=YQ==", {"key": KEY}),
@@ -187,13 +209,12 @@ SCENARIOS = (
             Post("/v3/kv/range", {"key": KEY}, {"Grpc-Metadata-hasleader": "true"}),
             put("big", "x" * LARGE),
         ),
-        since=GATEWAY_V2,
     ),
     Scenario(
         "gateway: leases",
         (
             post("lease/grant", ID="77", TTL="600"),
-            post("lease/grant", ID=77, TTL=600),
+            later(post("lease/grant", ID=77, TTL=600)),
             post("lease/grant", TTL="99999999999"),
             put("l", "1", lease="77"),
             get("l"),
@@ -206,7 +227,6 @@ SCENARIOS = (
             post("lease/revoke", ID="77"),
             post("kv/lease/revoke", ID="77"),
         ),
-        since=GATEWAY_V2,
     ),
     Scenario(
         "gateway: watches",
@@ -218,9 +238,8 @@ SCENARIOS = (
             stream("watch", 2, {"create_request": {"key": KEY, "start_revision": 1_000_000}}, {"cancel_request": {}}),
             stream("watch", 1, {"create_request": {"key": b64("b"), "range_end": b64("a")}}),
             stream("watch", 1, {"createRequest": {"filters": ["NOPUT", 1], "watchId": "5"}}),
-            stream("watch", 1, {"create_request": {"key": KEY, "start_revision": "-1"}}),
+            later(stream("watch", 1, {"create_request": {"key": KEY, "start_revision": "-1"}}), NEGATIVE_SINCE),
         ),
-        since=GATEWAY_V2,
     ),
     Scenario(
         "gateway: locks and elections",
@@ -239,12 +258,10 @@ SCENARIOS = (
             post("election/resign"),
             post("election/resign", leader={"name": b64("e"), "key": b64("e/4d"), "rev": "{base+3}", "lease": "77"}),
         ),
-        since=GATEWAY_V2,
     ),
     Scenario(
         "gateway: users",
         users(),
-        since=GATEWAY_V2,
     ),
     Scenario(
         "gateway: members and maintenance",
@@ -256,41 +273,39 @@ SCENARIOS = (
             post("cluster/member/remove", ID="1"),
             post("cluster/member/update", ID="1", peerURLs=["http://127.0.0.1:1"]),
             post("cluster/member/promote", ID="1"),
-            post("maintenance/alarm"),
-            post("maintenance/alarm", action="ACTIVATE", memberID="{leader}", alarm="CORRUPT"),
-            post("maintenance/alarm", action="DEACTIVATE", memberID="{leader}", alarm="CORRUPT"),
+            later(post("maintenance/alarm"), ALARM_SINCE),
+            later(post("maintenance/alarm", action="ACTIVATE", memberID="{leader}", alarm="CORRUPT"), ALARM_SINCE),
+            later(post("maintenance/alarm", action="DEACTIVATE", memberID="{leader}", alarm="CORRUPT"), ALARM_SINCE),
             post("maintenance/defragment"),
             Do(post("maintenance/hash")),
-            post("maintenance/hashkv", revision="1000000"),
-            post("maintenance/transfer-leadership", targetID="1"),
-            post("maintenance/downgrade", action="VALIDATE", version="x"),
+            later(post("maintenance/hashkv", revision="1000000"), HASH_KV_SINCE),
+            later(post("maintenance/transfer-leadership", targetID="1")),
+            later(post("maintenance/downgrade", action="VALIDATE", version="x"), STATUS_SINCE),
             Do(stream("maintenance/snapshot", 1, {})),
         ),
-        since=GATEWAY_V2,
     ),
     Scenario(
         "health and version",
-        tuple(
-            Fetch(f"/{path}")
-            for path in (
-                "health",
-                "health?serializable=true",
-                "health?exclude=NOSPACE",
-                "livez",
-                "livez?verbose",
-                "livez/serializable_read?verbose",
-                "livez/nothing",
-                "readyz",
-                "readyz/serializable_read?verbose",
-                "readyz/linearizable_read?verbose=1",
-                "readyz/data_corruption?verbose",
-                "readyz/non_learner?verbose",
-                "readyz?verbose&exclude=serializable_read&exclude=linearizable_read&exclude=non_learner",
-                "readyz?exclude=nothing",
-                "version",
-                "nothing",
-            )
+        (
+            *(Fetch(f"/health{query}", since=REASON_SINCE) for query in ("", "?serializable=true", "?exclude=NOSPACE")),
+            *(
+                Fetch(f"/{path}", since=CHECKS_SINCE)
+                for path in (
+                    "livez",
+                    "livez?verbose",
+                    "livez/serializable_read?verbose",
+                    "livez/nothing",
+                    "readyz",
+                    "readyz/serializable_read?verbose",
+                    "readyz/linearizable_read?verbose=1",
+                    "readyz/data_corruption?verbose",
+                    "readyz/non_learner?verbose",
+                    "readyz?verbose&exclude=serializable_read&exclude=linearizable_read&exclude=non_learner",
+                    "readyz?exclude=nothing",
+                )
+            ),
+            Fetch("/version", since=STORAGE_SINCE),
+            Fetch("/nothing"),
         ),
-        since=GATEWAY_V2,
     ),
 )
