@@ -28,9 +28,10 @@ UNIT = "hello.service"
 BUSYBOX = Path("/usr/bin/busybox")
 PEERS = HERE.parent / "build/peers/usr/bin"
 APPLETS = ("sh", "sleep", "echo", "true", "cat", "ls")
-STEP_TIMEOUT_S = 60
-FAILOVER_TIMEOUT_S = 30.0
-LEAVING_S = 3.0
+STEP_TIMEOUT_S = 120
+FAILOVER_TIMEOUT_S = 60.0
+LINE_TIMEOUT_S = 60.0
+LEAVING_S = 15.0
 
 
 class DemoFailed(Exception):
@@ -165,7 +166,9 @@ def show() -> None:
     }
     on("m1", fleetctl, "start", str(HERE / UNIT))
     on("m1", fleetctl, "list-units")
-    until("a line of the unit", lambda: "Hello World" in on("m1", fleetctl, "journal", UNIT, quiet=True), 10)
+    until(
+        "a line of the unit", lambda: "Hello World" in on("m1", fleetctl, "journal", UNIT, quiet=True), LINE_TIMEOUT_S
+    )
     on("m1", fleetctl, "journal", UNIT)
     known = names()
     first = running_on("m1")
@@ -174,20 +177,24 @@ def show() -> None:
     dead = known[first]
     other = next(name for name in known.values() if name != dead)
     watcher = watchers[other]
-    watcher.show(until("the registration", lambda: f"{first}/" in watcher.text() and "busybox" in watcher.text(), 10))
+    watcher.show(
+        until("the registration", lambda: f"{first}/" in watcher.text() and "busybox" in watcher.text(), LINE_TIMEOUT_S)
+    )
     follower = Follower(other, fleetctl, "journal", "-f", "--lines", "2", UNIT)
-    follower.show(until("a followed line", lambda: "Hello World" in follower.text(), 10))
+    follower.show(until("a followed line", lambda: "Hello World" in follower.text(), LINE_TIMEOUT_S))
     run("fleet-lab", "kill", "--name", LAB, dead)
     took = until("the fail-over", lambda: running_on(other) not in (None, first), FAILOVER_TIMEOUT_S)
     print(f"  {UNIT} runs again, {took:.1f} s after {dead} lost its power")
     on(other, fleetctl, "list-units")
     second = running_on(other) or ""
-    watcher.show(until("registration anew", lambda: "DELETE" in watcher.text() and second in watcher.text(), 10))
+    watcher.show(
+        until("registration anew", lambda: "DELETE" in watcher.text() and second in watcher.text(), LINE_TIMEOUT_S)
+    )
     follower.show(
         until(
             "the journal going on",
             lambda: "Hello World" in follower.text().partition(f"{UNIT} is on {second}")[2],
-            15,
+            LINE_TIMEOUT_S,
         )
     )
 

@@ -25,8 +25,10 @@ BIN = Path(sys.executable).parent
 PEERS = ROOT / "build/peers/usr/bin"
 SHARED = Path("/var/tmp")
 """Machines see the host's files, except /run, /tmp and their own data: here a unit can leave notes for the test."""
-COMMAND_TIMEOUT_S = 60.0
-FORMED_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 120.0
+FORMED_TIMEOUT_S = 120.0
+PATIENCE_S = 90.0
+"""For what a quiet machine does in seconds: labs share few processors, and slow disks."""
 END_TIMEOUT_S = 5.0
 APPLETS = ("sh", "sleep", "echo", "true", "cat", "ls", "date", "seq", "kill")
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.lab import Lab, environment, until
 
-CALM_TIMEOUT_S = 30.0
+CALM_TIMEOUT_S = 90.0
 ESTABLISHED = "01"
 SYNC_CALLS = "fsync,fdatasync,msync,sync_file_range"
 HOLD_US = 120_000_000
@@ -171,7 +171,7 @@ def stopped(*pids: int) -> Iterator[None]:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         for pid in pids:
-            until(f"pid {pid} standing still", partial(_still, pid), 5.0, 0.005)
+            until(f"pid {pid} standing still", partial(_still, pid), 60.0, 0.005)
         yield
     finally:
         for pid in pids:
@@ -195,13 +195,13 @@ def syncs_held(*pids: int) -> Iterator[list[Path]]:
         for pid, note in zip(pids, notes, strict=True):
             words = ["strace", "-q", "-f", "-p", str(pid), "-e", f"trace={SYNC_CALLS}", "-o", str(note)]
             held.append(subprocess.Popen([*words, "-e", f"inject={SYNC_CALLS}:delay_enter={HOLD_US}"]))
-            until(f"strace on pid {pid}", partial(_all_traced, pid), 10.0, 0.01)
+            until(f"strace on pid {pid}", partial(_all_traced, pid), 60.0, 0.01)
         yield notes
     finally:
         for one in held:
             one.terminate()
         for one in held:
-            one.wait(10)
+            one.wait(60)
         for note in notes:
             note.unlink(missing_ok=True)
 
@@ -234,13 +234,13 @@ class Load:
         self._process = subprocess.Popen(
             self._words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        until("acknowledged writes of the load", lambda: self._out.exists() and self._out.stat().st_size > 1000, 15.0)
+        until("acknowledged writes of the load", lambda: self._out.exists() and self._out.stat().st_size > 1000, 60.0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         assert self._process is not None
         try:
-            printed, _none = self._process.communicate(timeout=20)
+            printed, _none = self._process.communicate(timeout=90)
         finally:
             self._process.kill()
         assert self._process.returncode == 0, printed.decode()

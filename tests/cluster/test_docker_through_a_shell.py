@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab import Lab, until
+from tests.lab import PATIENCE_S, Lab, until
 
 pytestmark = pytest.mark.lab
 
@@ -22,12 +22,12 @@ def test_it_finds_our_docker_and_gets_the_exit_code_after_fleetd_was_killed() ->
         lab.import_busybox()
         path = lab.unit_file("shell.service", UNIT.format(notes=lab.notes, script=SCRIPT))
         lab.on("m1", "fleetctl", "start", path)
-        until("its output", lambda: "begun" in lab.on("m1", "fleetctl", "journal", "shell.service"), 20)
+        until("its output", lambda: "begun" in lab.on("m1", "fleetctl", "journal", "shell.service"), PATIENCE_S)
         lab.lab("restart-daemon", "m1")
-        until("fleetd's answer", lambda: "shell.service" in lab.units("m1"), 30)
+        until("fleetd's answer", lambda: "shell.service" in lab.units("m1"), PATIENCE_S)
         assert "Up " in lab.on("m1", "dock", "ps")
         (lab.notes / "go").touch()
         end = lab.notes / "end"
-        until("the unit's end", end.exists, 20)
-        until("the exit code", lambda: end.read_text() == "exited 7\n", 5)
-        until("its last words", lambda: "over" in lab.on("m1", "fleetctl", "journal", "shell.service"), 10)
+        until("the unit's end", end.exists, PATIENCE_S)
+        until("the exit code", lambda: end.read_text() == "exited 7\n", PATIENCE_S)
+        until("its last words", lambda: "over" in lab.on("m1", "fleetctl", "journal", "shell.service"), PATIENCE_S)

@@ -7,11 +7,9 @@ import pytest
 
 from tests import etcdlab
 from tests.conformance.members import etcd_path
-from tests.lab import Lab, until
+from tests.lab import PATIENCE_S, Lab, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(etcd_path() is None, reason="etcd is not here: run make setup")]
-
-PATIENCE_S = 30.0
 
 
 def test_machines_run_on_an_etcd_that_was_there() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from cli.lab import machine as machines
 from cli.lab.lab import Lab as Record
-from tests.lab import Lab, until
+from tests.lab import PATIENCE_S, Lab, until
 
 pytestmark = pytest.mark.lab
 
@@ -61,7 +61,7 @@ def one_cluster(lab: Lab, *names: str) -> str:
         return all(status[name]["answers"] and not status[name]["waits_for"] for name in names)
 
     try:
-        until(f"a cluster of {', '.join(names)}", formed, 60)
+        until(f"a cluster of {', '.join(names)}", formed, PATIENCE_S)
     except AssertionError as error:
         waits = {name: lab.machine(name)["waits_for"] for name in names}
         logs = "\n".join(f"{name}: {lab.log_of(name)}" for name in names)
@@ -76,7 +76,7 @@ def one_cluster(lab: Lab, *names: str) -> str:
 def about_to_form(name: str) -> Iterator[tuple[Lab, str, str]]:
     """A lab whose third machine is off, the machine that will found once it is on, and one that will pledge."""
     with Lab(name, hold=("m3",)) as lab:
-        until("m1 and m2 see each other", lambda: "2 of 3" in lab.machine("m1")["waits_for"], 30)
+        until("m1 and m2 see each other", lambda: "2 of 3" in lab.machine("m1")["waits_for"], PATIENCE_S)
         ids = {name: machine_id for machine_id, name in lab.ids().items()}
         founder, other = sorted(("m1", "m2"), key=lambda one: ids[one])
         yield lab, founder, other
@@ -86,7 +86,7 @@ def when(lab: Lab, name: str, true: Callable[[dict[str, Any]], bool], victim: st
     """Start m3, and cut the victim's power the moment that a machine's record says so; whether the moment was met."""
     with ThreadPoolExecutor(1) as pool:
         start = pool.submit(lab.lab, "start", "m3")
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE_S
         while not true(cluster_file(lab, name)):
             assert time.monotonic() < end, f"{name} never came so far: {lab.log_of(name)}"
             time.sleep(0.0005)
@@ -103,7 +103,7 @@ def test_late_machines_strangers_and_twins() -> None:
             said = answer(lab, "m1", "fleetctl", *command)
             assert "in no cluster yet: 1 of 3 machines are here" in said
         lab.lab("start", "m4", "--", "--cluster-name", "other", "--bootstrap-expect", "2")
-        until("m4 sees m1", lambda: "belongs to 'fleet'" in lab.machine("m4")["waits_for"], 20)
+        until("m4 sees m1", lambda: "belongs to 'fleet'" in lab.machine("m4")["waits_for"], PATIENCE_S)
         assert "1 of 2 machines are here" in answer(lab, "m4", "fleetctl", "list-machines")
         time.sleep(max(0.0, began + LATE_S - time.monotonic()))
         assert "1 of 3 machines are here" in lab.machine("m1")["waits_for"]
@@ -122,7 +122,7 @@ def test_late_machines_strangers_and_twins() -> None:
         twin.write_text(lab.on("m2", "cat", "/etc/machine-id"))
         lab.lab("start", "m5", "--", "--machine-id-file", str(twin))
         words = f"the machine at {lab.machine('m2')['address']}:7480 has this machine's id"
-        until("m5 gives way", lambda: words in lab.log_of("m5"), 20)
+        until("m5 gives way", lambda: words in lab.log_of("m5"), PATIENCE_S)
         lab.lab("stop-daemon", "m5")
         fleetd = ("fleetd", "--insecure", "--listen-address", lab.machine("m5")["address"], "--bootstrap-expect", "3")
         assert words in answer(lab, "m5", *fleetd, "--machine-id-file", str(twin))
@@ -133,7 +133,7 @@ def test_late_machines_strangers_and_twins() -> None:
         shutil.copytree(folder / "m2/data", folder / "m6/data")
         (folder / "m6/data/lock").unlink()
         lab.lab("start", "m6", "--", "--machine-id-file", str(twin))
-        until("m6 gives way", lambda: words in lab.log_of("m6"), 20)
+        until("m6 gives way", lambda: words in lab.log_of("m6"), PATIENCE_S)
         assert "started kvstore" not in lab.log_of("m6")
         lab.lab("kill", "m6")
 
@@ -176,7 +176,7 @@ def test_the_founder_killed_before_the_first_promotion() -> None:
         founder = until(
             "one founds",
             lambda: next((n for n in lab.names if cluster_file(lab, n).get("phase") == "founding"), ""),
-            30,
+            PATIENCE_S,
             0.0005,
         )
         machines.kill(record.machine(founder))
@@ -201,7 +201,7 @@ def test_all_lose_power_while_voters_join(moment: str) -> None:
         def members() -> bool:
             return len([n for n in lab.names if cluster_file(lab, n).get("phase") == "member"]) >= wanted
 
-        until(f"{wanted} are members", members, 30, 0.0005)
+        until(f"{wanted} are members", members, PATIENCE_S, 0.0005)
         cut_power(lab, *lab.names)
         phases = {name: cluster_file(lab, name).get("phase", "none") for name in lab.names}
         print(f"{moment}: {phases} when the power went")
@@ -209,11 +209,13 @@ def test_all_lose_power_while_voters_join(moment: str) -> None:
         if len(alone) == 1:
             # Until the voters were reached, the founder may be told to wait for fewer.
             lab.lab("start", alone[0])
-            until("the founder waits", lambda: "1 of 3 machines vote" in lab.machine(alone[0])["waits_for"], 30)
+            until("the founder waits", lambda: "1 of 3 machines vote" in lab.machine(alone[0])["waits_for"], PATIENCE_S)
             lab.lab("kill", alone[0])
             lab.lab("start", alone[0], "--", "--bootstrap-expect", "1")
             until(
-                "the founder takes units", lambda: lab.attempt(alone[0], "fleetctl", "submit", unit).returncode == 0, 30
+                "the founder takes units",
+                lambda: lab.attempt(alone[0], "fleetctl", "submit", unit).returncode == 0,
+                PATIENCE_S,
             )
         for name in lab.names:
             if lab.machine(name)["state"] == "off":

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.lab
 
 UNITS = 1_000
 STARTED = 150
-PLACED_WITHIN_S = 60.0
-STARTED_WITHIN_S = 120.0
+PLACED_WITHIN_S = 120.0
+STARTED_WITHIN_S = 240.0
 """Generous on two busy cores; the real figures are printed."""
-BALANCED_WITHIN_S = 20.0
+BALANCED_WITHIN_S = 90.0
 OTHERS_PER_UNIT = 0.1
 """Ranges of fleetd's API and of agents that read one file: one a unit would be a thousand."""
 TEMPLATE = "[Unit]\nDescription=Number %i\n[Service]\nExecStart=/bin/sleep 100000\n"

@@ -17,8 +17,8 @@ from tests.storelab import Load, Stores, said, stopped
 pytestmark = pytest.mark.lab
 
 PUTS = 20
-WATCH_TIMEOUT_S = 40
-CHANGE_TIMEOUT_S = 30.0
+WATCH_TIMEOUT_S = 120
+CHANGE_TIMEOUT_S = 90.0
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.faults.failover import settle
 from tests.faults.trace import ROOT
 from tests.lab import Lab, until
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 FRESH_S = 1.0
 """A unit that runs has written a beat since then."""
 LOOP = (

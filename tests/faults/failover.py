@@ -12,7 +12,7 @@ Case = Literal["nothing", "store", "engine", "both"]
 CASES: tuple[Case, ...] = ("nothing", "store", "engine", "both")
 """What the killed machine leads."""
 BOUND_S = 6.0
-WAIT_S = 30.0
+WAIT_S = 90.0
 
 PLAIN = """[Unit]
 Description=Writes where and when it starts

@@ -7,7 +7,7 @@ import functools
 import time
 from pathlib import Path
 
-from tests.lab import Lab, until
+from tests.lab import PATIENCE_S, Lab, until
 
 MARK = "FLEETD_TEST_UNIT"
 
@@ -82,7 +82,7 @@ def agreed(lab: Lab, asked: str, units: int) -> dict[str, dict[int, str]] | None
     return found if len(real) == len(found) == units and real == told else None
 
 
-def wait_agreed(lab: Lab, asked: str, units: int, timeout: float = 30.0) -> dict[str, dict[int, str]]:
+def wait_agreed(lab: Lab, asked: str, units: int, timeout: float = PATIENCE_S) -> dict[str, dict[int, str]]:
     """Wait until list-units says what is so; the processes then."""
     try:
         return until(f"list-units on {asked} and reality agreeing", lambda: agreed(lab, asked, units), timeout)

@@ -13,7 +13,7 @@ from tests.lab import Lab, until
 pytestmark = pytest.mark.lab
 
 UNITS = [f"moved{number}" for number in range(8)]
-FORMED_TIMEOUT_S = 60.0
+FORMED_TIMEOUT_S = 120.0
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.lab import Lab, until
 pytestmark = pytest.mark.lab
 
 DEAD_S = 30.0
-WAIT_S = 20.0
+WAIT_S = 90.0
 LINES = [str(at) for at in range(1, 1001)]
 
 SCRIPT = """if [ -e {notes}/%p.first ]; then echo again; exec sleep 1000000; fi; echo > {notes}/%p.first; \

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults.reality import Clock, names, running
-from tests.lab import Lab, until
+from tests.lab import PATIENCE_S, Lab, until
 
 pytestmark = pytest.mark.lab
 
 ISOLATED_S = 4
 STOP_S = 2
-MOVED_TIMEOUT_S = 40.0
+MOVED_TIMEOUT_S = 120.0
 BEAT = "read up rest < /proc/uptime; echo $$up $$(cat /etc/machine-id) >> {notes}; sleep 0.1"
 BOX_BEAT = "read up rest < /proc/uptime; echo $$up $$HOSTNAME_OF >> /notes/box.beats; sleep 0.1"
 
@@ -65,22 +65,22 @@ def moved(lab: Lab, name: str, cut: str, clock: Clock) -> str:
 
 def settled(lab: Lab, name: str, there: str, cut: str) -> None:
     """After a heal: only the new place beats."""
-    until(f"{name} listed on {there}", lambda: running(lab, cut).get(f"{name}.service") == there, 30.0)
+    until(f"{name} listed on {there}", lambda: running(lab, cut).get(f"{name}.service") == there, PATIENCE_S)
     ends = len(beats(lab, name)[cut])
     more = len(beats(lab, name)[there]) + 20
-    until(f"{name} beating on", lambda: len(beats(lab, name)[there]) > more, 20.0)
+    until(f"{name} beating on", lambda: len(beats(lab, name)[there]) > more, PATIENCE_S)
     assert len(beats(lab, name)[cut]) == ends, f"{name} started again on {cut}"
 
 
 def place_of(lab: Lab, name: str) -> str:
-    return str(until(f"{name} running", lambda: running(lab, "m1").get(f"{name}.service"), 20.0))
+    return str(until(f"{name} running", lambda: running(lab, "m1").get(f"{name}.service"), PATIENCE_S))
 
 
 def test_without_fleetd_the_monitor_ends_it_before_it_runs_elsewhere(lab: Lab) -> None:
     loop = BEAT.format(notes=lab.notes / "once.beats")
     lab.on("m1", "fleetctl", "start", unit(lab, "once", f"/bin/sh -c 'trap \"\" TERM; while :; do {loop}; done'"))
     cut = place_of(lab, "once")
-    until("a beat", lambda: beats(lab, "once").get(cut), 10.0)
+    until("a beat", lambda: beats(lab, "once").get(cut), PATIENCE_S)
     lab.lab("stop-daemon", cut, "--kill")
     clock = Clock()
     lab.lab("partition", cut)
@@ -95,7 +95,7 @@ def test_a_container_is_ended_too(lab: Lab) -> None:
     command = line.format(f"while :; do {BOX_BEAT}; done")
     lab.on("m1", "fleetctl", "start", unit(lab, "box", command))
     cut = place_of(lab, "box")
-    until("a beat", lambda: beats(lab, "box").get(cut), 10.0)
+    until("a beat", lambda: beats(lab, "box").get(cut), PATIENCE_S)
     clock = Clock()
     lab.lab("partition", cut)
     there = moved(lab, "box", cut, clock)
@@ -111,10 +111,10 @@ def test_a_short_isolation_only_stops_it_for_a_while(lab: Lab) -> None:
     def silent() -> bool:
         return float(Path("/proc/uptime").read_text().split()[0]) - beats(lab, "once")[here][-1] > 1.0
 
-    until("the end of its beats", silent, 20.0)
+    until("the end of its beats", silent, PATIENCE_S)
     clock.say(f"once has ended on {here}")
     lab.lab("heal", here)
     count = len(beats(lab, "once")[here])
-    until("its beats again", lambda: sum(map(len, beats(lab, "once").values())) > count + 10, 30.0)
+    until("its beats again", lambda: sum(map(len, beats(lab, "once").values())) > count + 10, PATIENCE_S)
     place = place_of(lab, "once")
     clock.say(f"once runs again, on {place}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.reality import Clock, processes, start, starts, wait_agreed
-from tests.lab import Lab, until
+from tests.lab import PATIENCE_S, Lab, until
 
 pytestmark = pytest.mark.lab
 
@@ -43,21 +43,21 @@ def test_two_of_three_die_and_the_third_ones_units_wait(lab: Lab) -> None:
     assert processes(lab) == on["m3"], "the survivor's units were touched"
     lab.lab("start", "m1")
     clock = Clock()
-    until("the store's answer", lambda: lab.attempt("m3", "kvctl", "get", "/none").returncode == 0, 30.0)
+    until("the store's answer", lambda: lab.attempt("m3", "kvctl", "get", "/none").returncode == 0, PATIENCE_S)
     clock.say("m1 is on again and the store answers")
-    told = until("an alarm", lambda: alarm(lab, "m3"), HOLD_S)
+    told = until("an alarm", lambda: alarm(lab, "m3"), PATIENCE_S)
     clock.say(told)
 
     def moved() -> bool:
         return all(set(processes(lab).get(unit, {}).values()) for unit in on["m2"])
 
-    until("m2's units running elsewhere", moved, 30.0)
+    until("m2's units running elsewhere", moved, PATIENCE_S)
     took = clock.seconds()
     clock.say("m2's units run elsewhere")
     assert took >= HOLD_S, "m2's units moved before 3 TTL were over"
     after = wait_agreed(lab, "m3", len(UNITS))
     assert {u: after[u] for u in on["m3"]} == on["m3"], "the survivor's units were restarted"
-    until("the alarm's end", lambda: not alarm(lab, "m3"), 10.0)
+    until("the alarm's end", lambda: not alarm(lab, "m3"), PATIENCE_S)
     lab.lab("start", "m2")
     lab.wait_formed()
     clock.say("m2 is back")

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.reality import Clock, processes, running, start, starts, wait_agreed
-from tests.lab import Lab, until
+from tests.lab import PATIENCE_S, Lab, until
 
 pytestmark = pytest.mark.lab
 
 UNITS = [f"part{number}" for number in range(6)]
-MOVED_TIMEOUT_S = 30.0
+MOVED_TIMEOUT_S = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def lab() -> Iterator[Lab]:
 
 def leader(lab: Lab, of: str) -> str:
     """Who leads the store or the engine."""
-    return until(f"a leader of the {of}", lambda: str(lab.status()[f"{of}_leader"] or ""), 20.0)
+    return until(f"a leader of the {of}", lambda: str(lab.status()[f"{of}_leader"] or ""), PATIENCE_S)
 
 
 @pytest.mark.parametrize(("direction", "victim"), [("both", "engine"), ("in", "store"), ("out", "store"), ("in", "m1")])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.reality import Clock, processes, start, starts, wait_agreed
-from tests.lab import Lab, until
+from tests.lab import PATIENCE_S, Lab, until
 
 pytestmark = pytest.mark.lab
 
@@ -39,7 +39,7 @@ def test_two_minutes_without_a_quorum_change_nothing(lab: Lab) -> None:
     clock = Clock()
     for name in ("m1", "m2"):  # three islands
         lab.lab("partition", name)
-    until("the store's silence", lambda: lab.attempt("m3", "kvctl", "get", "/none").returncode != 0, 30.0)
+    until("the store's silence", lambda: lab.attempt("m3", "kvctl", "get", "/none").returncode != 0, PATIENCE_S)
     clock.say("no quorum")
     lab.lab("restart-daemon", "m3")
 
@@ -47,13 +47,13 @@ def test_two_minutes_without_a_quorum_change_nothing(lab: Lab) -> None:
         assert processes(lab) == before, "units were touched while the store had no quorum"
         return clock.seconds() > AWAY_S
 
-    until("two minutes without a quorum", over, AWAY_S + 10, pause=5.0)
+    until("two minutes without a quorum", over, AWAY_S + 60, pause=5.0)
     lab.lab("heal", "m1", "m2")  # at once: a lease goes on for its TTL from when there is a leader again
     clock = Clock()
-    until("the store's answer", lambda: leases(lab), 30.0)
+    until("the store's answer", lambda: leases(lab), PATIENCE_S)
     clock.say("the store answers again")
     wait_agreed(lab, "m1", len(UNITS))
-    until("the end of the hold", lambda: clock.seconds() > HOLD_S + 3, HOLD_S + 5, pause=1.0)
+    until("the end of the hold", lambda: clock.seconds() > HOLD_S + 3, HOLD_S + 60, pause=1.0)
     assert leases(lab) == held, "a lease was lost though its machine lived"
     for asked in lab.names:
         assert wait_agreed(lab, asked, len(UNITS)) == before, "units were touched after the quorum was back"

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.lab import Lab, until
 
 ROOT = "/fleet/v1/"
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
 LOG_PAUSE_S = 0.01
 
 
