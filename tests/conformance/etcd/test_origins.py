@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from benchmarks import peers
+from tests.conformance.etcd.beside import NEEDS_CLIENTS, Beside, beside, references
 from tests.conformance.etcd.side import Side
-from tests.conformance.etcd.test_scenarios import Pair, pair_of, pytestmark, reference
 from tests.conformance.members import ROOT
 
-__all__ = ["pytestmark"]
-
+pytestmark = NEEDS_CLIENTS
 TIMEOUT_S = 10.0
 HELD = ("access-control-", "allow", "content-type", "x-content-type-options")
 """How the headers begin that are compared; those of ours alone are compared as well."""
@@ -24,13 +23,13 @@ LISTS = ["--cors=http://a.example:80,http://b.example:8080", "--host-whitelist=g
 
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    yield from pair_of(1, tmp_path_factory.mktemp("usual"))
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+    yield from beside(1, tmp_path_factory.mktemp("usual"))
 
 
 @pytest.fixture(scope="module")
-def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    yield from pair_of(1, tmp_path_factory.mktemp("listed"), LISTS)
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+    yield from beside(1, tmp_path_factory.mktemp("listed"), LISTS)
 
 
 def asked(side: Side, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
@@ -71,12 +70,12 @@ ASKED = [
 
 @pytest.mark.parametrize("which", ["usual", "listed"])
 def test_answers_are_etcds(which: str, request: pytest.FixtureRequest) -> None:
-    pair: Pair = request.getfixturevalue(which)
+    sides: Beside = request.getfixturevalue(which)
     differ = []
     posts = [("POST", "/v3/kv/range", {"Origin": origin}) for origin in ORIGINS]
     for method, path, headers in [*ASKED, *posts]:
         body = RANGE if method == "POST" else b""
-        theirs, ours = (asked(side, method, path, headers, body) for side in pair)
+        theirs, ours = (asked(side, method, path, headers, body) for side in (sides.newest, sides.ours))
         if path == "/metrics":
             for one in (theirs, ours):
                 one["headers"].pop("content-type", None)
@@ -85,24 +84,25 @@ def test_answers_are_etcds(which: str, request: pytest.FixtureRequest) -> None:
     assert not differ
 
 
-def test_what_is_listed_counts(usual: Pair, listed: Pair) -> None:
-    assert asked(usual[1], "GET", "/health", {})["headers"]["access-control-allow-origin"] == "*"
-    seen = asked(listed[1], "OPTIONS", "/v3/kv/put", {"Origin": ORIGINS[0]})
+def test_what_is_listed_counts(usual: Beside, listed: Beside) -> None:
+    assert asked(usual.ours, "GET", "/health", {})["headers"]["access-control-allow-origin"] == "*"
+    seen = asked(listed.ours, "OPTIONS", "/v3/kv/put", {"Origin": ORIGINS[0]})
     assert (seen["status"], seen["headers"]["access-control-allow-origin"]) == (200, ORIGINS[0])
-    refused = asked(listed[1], "POST", "/v3/kv/put", {"Host": "evil.example"}, RANGE)
+    refused = asked(listed.ours, "POST", "/v3/kv/put", {"Host": "evil.example"}, RANGE)
     assert refused["status"] == 421 and '--host-whitelist "evil.example"' in refused["text"]
-    told = [line for line in listed[1].members.members[0].told() if "DNS rebinding" in line["msg"]]
+    told = [line for line in listed.ours.members.members[0].told() if "DNS rebinding" in line["msg"]]
     assert {line["host"] for line in told} >= {"evil.example"} and all(line["level"] == "warn" for line in told)
 
 
-def test_grpc_over_http_1_is_no_call(listed: Pair) -> None:
+def test_grpc_over_http_1_is_no_call(listed: Beside) -> None:
     """Else a page could reach the store by a name that is not whitelisted, since only HTTP's own answers ask for it."""
     headers = {"Content-Type": "application/grpc", "Host": "evil.example"}
     frame = b"\0\0\0\0\x05\x0a\x03foo"
-    theirs, ours = (asked(side, "POST", "/etcdserverpb.KV/Range", headers, frame) for side in listed)
+    sides = (listed.newest, listed.ours)
+    theirs, ours = (asked(side, "POST", "/etcdserverpb.KV/Range", headers, frame) for side in sides)
     assert ours == theirs and ours["status"] == 421
     theirs, ours = (
-        asked(side, "POST", "/etcdserverpb.KV/Range", headers | {"Host": "good.example"}, frame) for side in listed
+        asked(side, "POST", "/etcdserverpb.KV/Range", headers | {"Host": "good.example"}, frame) for side in sides
     )
     assert ours == theirs and ours["status"] == 404
 
@@ -113,7 +113,7 @@ def test_grpc_over_http_1_is_no_call(listed: Pair) -> None:
 def test_what_is_no_origin_is_refused(tmp_path: Path, value: str) -> None:
     urls = ["--listen-client-urls=http://127.0.0.1:0", "--listen-peer-urls=http://127.0.0.1:0"]
     urls += ["--advertise-client-urls=http://127.0.0.1:1", f"--data-dir={tmp_path}/data"]
-    for peer in (reference(), peers.ours()):
+    for peer in (references()[0], peers.ours()):
         done = subprocess.run(
             [*peer.command, *urls, f"--cors={value}"], cwd=ROOT, capture_output=True, text=True, timeout=60
         )
