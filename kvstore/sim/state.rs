@@ -14,12 +14,18 @@ use kvstore::log::{ConfState, SnapshotMeta};
 use kvstore::membership::{Change, Membership};
 use kvstore::reactor::{read_membership, MEMBERSHIP_KEY};
 use kvstore::snapshot::Export;
-use kvstore::watch::Hub;
+use kvstore::watch::{Hub, Pace};
 
 use super::truth::Applied;
 
 /// Every so many entries the states are compared whole.
 const HASH_EVERY: u64 = 50;
+/// Few keys are many here, so that watches walk through history, share that, and stop within a revision.
+const PACE: Pace = Pace {
+    few_keys: 2,
+    slice_work: 16,
+    large_revision: 1,
+};
 /// The smallest TTL, in seconds.
 const MIN_TTL: i64 = 1;
 
@@ -81,7 +87,7 @@ impl State {
         Self {
             dir: dir.to_owned(),
             store,
-            hub: Hub::default(),
+            hub: Hub::with_pace(PACE),
             lessor: Lessor::new(MIN_TTL, None),
             membership,
             defragment: None,

@@ -3,6 +3,7 @@
 mod appending;
 mod by_hand;
 mod queue;
+mod reading;
 mod view;
 mod writer;
 
@@ -21,6 +22,7 @@ use tokio::sync::Notify;
 use crate::disk::{make_directory, sync_directory};
 pub use by_hand::write_by_hand;
 use queue::Queue;
+pub use reading::Reader;
 use view::Gate;
 pub use view::{Held, View};
 pub use writer::Batch;
@@ -281,18 +283,6 @@ impl Backend {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.env.real_disk_size().unwrap_or(0)
-    }
-
-    /// Read one record.
-    ///
-    /// # Errors
-    /// LMDB's own.
-    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
-        let txn = self.env.read_txn().map_err(|source| self.lmdb(source))?;
-        let value = self.tables[table as usize]
-            .get(&txn, key)
-            .map_err(|source| self.lmdb(source))?;
-        Ok(value.map(<[u8]>::to_vec))
     }
 
     /// Visit every record of a table in the order of its keys.

@@ -8,6 +8,7 @@ mod history;
 mod key_range;
 mod kv;
 mod reading;
+mod walking;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,13 +19,33 @@ pub use history::Rev;
 use history::{History, Slot};
 pub use key_range::KeyRange;
 pub use kv::{Fields, Kv};
+pub use walking::{Limit, Recorded};
+
+/// A change whose record is not yet on disk.
+struct Pending {
+    rev: Rev,
+    deleted: bool,
+    kv: Kv,
+}
+
+impl Pending {
+    /// A change whose record is in `batch` from now on.
+    fn new(rev: Rev, deleted: bool, kv: &Kv, batch: &mut Batch) -> Self {
+        let mut value = Vec::with_capacity(1 + kv.encoded().len());
+        value.push(u8::from(deleted));
+        value.extend_from_slice(kv.encoded());
+        batch.put(Table::Revisions, rev.encode(), value);
+        let kv = kv.clone();
+        Self { rev, deleted, kv }
+    }
+}
 
 /// The keys.
 #[derive(Default)]
 pub struct Keys {
     index: BTreeMap<Box<[u8]>, History>,
-    /// Values not yet synced to LMDB, in revision order.
-    pending: VecDeque<(Rev, Kv)>,
+    /// What is not yet synced to LMDB, in revision order.
+    pending: VecDeque<Pending>,
     live: usize,
     sweep: Option<Sweep>,
     /// The compaction whose sweep comes after the one under way.
@@ -80,16 +101,6 @@ impl Keys {
         }
     }
 
-    fn record(&mut self, rev: Rev, deleted: bool, kv: &Kv, batch: &mut Batch) {
-        let mut value = Vec::with_capacity(1 + kv.encoded().len());
-        value.push(u8::from(deleted));
-        value.extend_from_slice(kv.encoded());
-        batch.put(Table::Revisions, rev.encode(), value);
-        if !deleted {
-            self.pending.push_back((rev, kv.clone()));
-        }
-    }
-
     /// Set a key at `rev`.
     pub fn put(
         &mut self,
@@ -112,7 +123,7 @@ impl Keys {
             value,
             lease,
         });
-        self.record(rev, false, &kv, batch);
+        self.pending.push_back(Pending::new(rev, false, &kv, batch));
         self.insert(rev, false, kv.clone());
         Change::new(kv, false, prev)
     }
@@ -125,7 +136,7 @@ impl Keys {
             mod_revision: rev.main,
             ..Default::default()
         });
-        self.record(rev, true, &kv, batch);
+        self.pending.push_back(Pending::new(rev, true, &kv, batch));
         self.insert(rev, true, kv.clone());
         Some(Change::new(kv, true, Some(prev)))
     }
@@ -153,7 +164,7 @@ impl Keys {
         while self
             .pending
             .front()
-            .is_some_and(|(rev, _)| rev.main <= revision)
+            .is_some_and(|pending| pending.rev.main <= revision)
         {
             self.pending.pop_front();
         }

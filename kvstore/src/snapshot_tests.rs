@@ -38,7 +38,8 @@ fn no_chunk_is_taken_while_too_much_waits_for_the_disk() {
         drop(hold);
         laying.join().unwrap().unwrap();
     });
-    assert_eq!(backend.get(Table::Meta, b"k").unwrap(), Some(vec![7]));
+    let tables = backend.reader().unwrap();
+    assert_eq!(tables.get(Table::Meta, b"k").unwrap(), Some(&[7][..]));
 }
 
 #[test]

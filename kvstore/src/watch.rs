@@ -2,22 +2,20 @@
 //!
 //! No sockets here: what a watcher is owed waits in it until the stream that it belongs to takes it.
 
+mod catching_up;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 
-use crate::apply::{RevisionEvents, Store};
-use crate::errors::StoreError;
-use crate::mvcc::{Change, KeyRange};
+use crate::apply::RevisionEvents;
+use crate::mvcc::{Change, KeyRange, Rev};
 use crate::pb::etcd::watch_create_request::FilterType;
 use crate::pb::etcd::{Event, WatchCreateRequest};
 use crate::planted::{planted, Bug};
+pub use catching_up::Pace;
 
-/// Revisions that one watcher catches up in one turn.
-const CATCH_UP_REVISIONS: i64 = 1_000;
-/// Bytes of history that one watcher is handed in one turn, about.
-const CATCH_UP_BYTES: usize = 1024 * 1024;
 /// Events, and bytes of them, that may wait in one watcher before it is put back among those that catch up.
 const MAX_WAITING_EVENTS: usize = 4_096;
 const MAX_WAITING_BYTES: usize = 1024 * 1024;
@@ -34,16 +32,16 @@ struct Watcher {
     range: KeyRange,
     filters: Vec<FilterType>,
     prev_kv: bool,
-    /// The next revision that it is owed.
-    next: i64,
+    /// The next change that it is owed; within a revision while the last of what waits is the beginning of that one.
+    at: Rev,
     synced: bool,
+    /// Its range was found to have many keys.
+    wide: bool,
     waiting: Vec<Batch>,
     waiting_events: usize,
     /// The revision of the store when the last of what waits was found.
     found_at: i64,
     waiting_bytes: usize,
-    /// While it is behind: whether its stream has taken what it had, so that it may be handed history.
-    hungry: bool,
     compacted: Option<i64>,
 }
 
@@ -52,6 +50,7 @@ struct Watcher {
 pub struct Batch {
     pub revision: i64,
     pub events: Vec<Event>,
+    bytes: usize,
 }
 
 /// What a stream takes from a watcher.
@@ -66,18 +65,32 @@ pub enum Taken {
 /// All watchers of a member.
 #[derive(Debug, Default)]
 pub struct Hub {
+    pace: Pace,
     watchers: HashMap<WatcherId, Watcher>,
     exact: HashMap<Bytes, Vec<WatcherId>>,
     ranges: Vec<WatcherId>,
     behind: BTreeSet<WatcherId>,
+    /// Those behind whose streams have taken what they had, so that they may be handed history.
+    hungry: BTreeSet<WatcherId>,
     ready: BTreeSet<WatcherId>,
     last: WatcherId,
     /// The watcher that was brought nearer last; the next one's turn comes after it.
     served: WatcherId,
+    /// The one that was left in the middle of a revision: it goes on first.
+    midway: Option<WatcherId>,
     waiting_bytes: usize,
 }
 
 impl Hub {
+    /// One that works in slices of another size than usual.
+    #[must_use]
+    pub fn with_pace(pace: Pace) -> Self {
+        Self {
+            pace,
+            ..Self::default()
+        }
+    }
+
     /// Add a watcher. Without a start revision it is owed what comes after `current`.
     pub fn create(&mut self, request: &WatchCreateRequest, current: i64) -> WatcherId {
         self.last += 1;
@@ -98,18 +111,19 @@ impl Hub {
         }
         if !synced {
             self.behind.insert(id);
+            self.hungry.insert(id);
         }
         let watcher = Watcher {
             range,
             filters: request.filters().collect(),
             prev_kv: request.prev_kv,
-            next,
+            at: Rev { main: next, sub: 0 },
             synced,
+            wide: false,
             waiting: Vec::new(),
             waiting_events: 0,
             found_at: 0,
             waiting_bytes: 0,
-            hungry: true,
             compacted: None,
         };
         self.watchers.insert(id, watcher);
@@ -133,6 +147,7 @@ impl Hub {
             self.ranges.retain(|other| *other != id);
         }
         self.behind.remove(&id);
+        self.hungry.remove(&id);
         self.ready.remove(&id);
         true
     }
@@ -159,6 +174,10 @@ impl Hub {
     /// Hand a revision's events to those who are up to date; the others find it in history.
     pub fn publish(&mut self, events: &RevisionEvents) {
         self.bound();
+        let is_large = events.changes.len() > self.pace.large_revision;
+        if is_large {
+            self.put_ranges_back(events.revision);
+        }
         for change in &events.changes {
             let key = change.kv.key();
             if let Some(ids) = self.exact.get(key) {
@@ -175,7 +194,7 @@ impl Hub {
                     }
                 }
             }
-            for id in &self.ranges {
+            for id in self.ranges.iter().filter(|_| !is_large) {
                 if let Some(watcher) = self.watchers.get_mut(id).filter(|w| w.range.contains(key)) {
                     self.waiting_bytes += offer(
                         *id,
@@ -186,6 +205,21 @@ impl Hub {
                         &mut self.behind,
                     );
                 }
+            }
+        }
+    }
+
+    /// So many changes are handed to watchers of ranges in slices, as history.
+    fn put_ranges_back(&mut self, revision: i64) {
+        for id in &self.ranges {
+            let watcher = self.watchers.get_mut(id);
+            let Some(watcher) = watcher.filter(|w| w.synced && w.at.main <= revision) else {
+                continue;
+            };
+            watcher.fall_behind(revision);
+            self.behind.insert(*id);
+            if watcher.waiting.is_empty() {
+                self.hungry.insert(*id);
             }
         }
     }
@@ -202,7 +236,8 @@ impl Hub {
             if self.waiting_bytes <= CALM_WAITING_BYTES_IN_ALL {
                 return;
             }
-            let Some(first) = watcher.waiting.first() else {
+            // One in the middle of a revision would only begin that again.
+            let Some(first) = watcher.waiting.first().filter(|_| !watcher.is_midway()) else {
                 continue;
             };
             watcher.fall_behind(first.revision);
@@ -210,69 +245,8 @@ impl Hub {
             self.waiting_bytes -= watcher.waiting_bytes;
             (watcher.waiting_events, watcher.waiting_bytes) = (0, 0);
             self.behind.insert(*id);
+            self.hungry.remove(id);
         }
-    }
-
-    /// Whether some watcher is behind.
-    #[must_use]
-    pub fn lags(&self) -> bool {
-        !self.behind.is_empty()
-    }
-
-    /// Bring one watcher that is behind a slice nearer, each in its turn; call again while [`Self::lags`] and there is
-    /// time.
-    ///
-    /// # Errors
-    /// When history can't be read from disk.
-    pub fn catch_up(&mut self, store: &Store) -> Result<(), StoreError> {
-        self.bound();
-        let current = store.revision();
-        let later = self.behind.range(self.served + 1..);
-        let mut turns = later.chain(self.behind.range(..=self.served)).copied();
-        let Some(id) = turns.find(|id| self.is_hungry(*id)) else {
-            return Ok(());
-        };
-        self.served = id;
-        let Some(watcher) = self.watchers.get_mut(&id) else {
-            self.behind.remove(&id);
-            return Ok(());
-        };
-        if watcher.next < store.compacted_revision() {
-            watcher.compacted = Some(store.compacted_revision());
-            self.behind.remove(&id);
-            self.ready.insert(id);
-            return Ok(());
-        }
-        let to = current.min(watcher.next + CATCH_UP_REVISIONS - 1);
-        if watcher.next <= to {
-            let (from, prev) = (watcher.next, watcher.prev_kv);
-            let (changes, reached) =
-                store.history(&watcher.range, from, to, prev, CATCH_UP_BYTES)?;
-            for change in &changes {
-                self.waiting_bytes += push(watcher, change.kv.fields().mod_revision, change);
-            }
-            watcher.next = reached + 1;
-            watcher.found_at = current;
-            if !watcher.waiting.is_empty() {
-                watcher.hungry = false;
-                self.ready.insert(id);
-            }
-        }
-        if watcher.next > current {
-            watcher.synced = true;
-            self.behind.remove(&id);
-        }
-        Ok(())
-    }
-
-    fn is_hungry(&self, id: WatcherId) -> bool {
-        self.watchers.get(&id).is_none_or(|w| w.hungry)
-    }
-
-    /// Whether some watcher that is behind may be brought nearer now.
-    #[must_use]
-    pub fn can_catch_up(&self) -> bool {
-        self.behind.iter().any(|id| self.is_hungry(*id))
     }
 
     /// Watchers with something to take.
@@ -285,7 +259,12 @@ impl Hub {
     pub fn take(&mut self, id: WatcherId) -> Option<Taken> {
         self.ready.remove(&id);
         let watcher = self.watchers.get_mut(&id)?;
-        watcher.hungry = true;
+        if watcher.is_midway() {
+            return None;
+        }
+        if self.behind.contains(&id) {
+            self.hungry.insert(id);
+        }
         if !watcher.waiting.is_empty() {
             self.waiting_bytes -= watcher.waiting_bytes;
             (watcher.waiting_events, watcher.waiting_bytes) = (0, 0);
@@ -314,9 +293,15 @@ impl Hub {
 }
 
 impl Watcher {
-    /// It is owed what history has from this revision on, once its stream comes for it.
+    /// It is owed what history has from this revision on.
     fn fall_behind(&mut self, next: i64) {
-        (self.synced, self.hungry, self.next) = (false, false, next);
+        (self.synced, self.at) = (false, Rev { main: next, sub: 0 });
+    }
+
+    /// Whether the last of what waits is the beginning of a revision: it is not split, so nothing is handed on.
+    fn is_midway(&self) -> bool {
+        let last = self.waiting.last().map(|batch| batch.revision);
+        self.at.sub > 0 && last == Some(self.at.main)
     }
 }
 
@@ -329,7 +314,7 @@ fn offer(
     ready: &mut BTreeSet<WatcherId>,
     behind: &mut BTreeSet<WatcherId>,
 ) -> usize {
-    if !watcher.synced || revision < watcher.next {
+    if !watcher.synced || revision < watcher.at.main {
         return 0;
     }
     let begun = watcher
@@ -366,10 +351,14 @@ fn push(watcher: &mut Watcher, revision: i64, change: &Change) -> usize {
     watcher.waiting_events += 1;
     watcher.waiting_bytes += bytes;
     match watcher.waiting.last_mut() {
-        Some(batch) if batch.revision == revision => batch.events.push(event),
+        Some(batch) if batch.revision == revision => {
+            batch.events.push(event);
+            batch.bytes += bytes;
+        }
         _ => watcher.waiting.push(Batch {
             revision,
             events: vec![event],
+            bytes,
         }),
     }
     bytes

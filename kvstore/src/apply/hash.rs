@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Store;
 use crate::backend::BackendError;
-use crate::mvcc::KeyRange;
+use crate::mvcc::{KeyRange, Limit};
 
 impl Store {
     /// A hash of keys, values, revisions, leases, alarms, users and roles: equal on members that applied the same entries.
@@ -21,7 +21,7 @@ impl Store {
         let span = (from, self.revision);
         let (changes, _) = self
             .keys
-            .changes(&self.backend, &all, span, false, usize::MAX)?;
+            .changes(&self.backend, &all, span, false, Limit::NONE)?;
         for change in changes {
             hasher.update(&[u8::from(change.deleted)]);
             hasher.update(change.kv.encoded());

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{count, Store};
+use crate::backend::BackendError;
 use crate::errors::StoreError;
-use crate::mvcc::{Change, KeyRange};
+use crate::mvcc::{Change, KeyRange, Limit, Recorded, Rev};
 use crate::pb::etcd::{RangeRequest, RangeResponse};
 use crate::range::{Reading, SLICE_KEYS};
 
@@ -86,8 +87,14 @@ impl Store {
         )
     }
 
-    /// The changes of a range from `from` to `to`, for a watcher that catches up: the first `most` bytes, about, and
-    /// the revision that they reach.
+    /// Whether the range has no more than `most` keys, those included that are deleted and not forgotten.
+    #[must_use]
+    pub fn has_few(&self, range: &KeyRange, most: usize) -> bool {
+        self.keys.has_few(range, most)
+    }
+
+    /// The changes of a range of few keys from `from` on, for a watcher that catches up: the first of them, about as many
+    /// as `limit` says, and the revision that they reach.
     ///
     /// # Errors
     /// [`StoreError::Compacted`] when `from` is no longer kept.
@@ -95,16 +102,31 @@ impl Store {
         &self,
         range: &KeyRange,
         from: i64,
-        to: i64,
         prev: bool,
-        most: usize,
+        limit: Limit,
     ) -> Result<(Vec<Change>, i64), StoreError> {
         if from < self.compacted {
             return Err(StoreError::Compacted);
         }
-        self.keys
-            .changes(&self.backend, range, (from, to), prev, most)
-            .map_err(|e| StoreError::Internal(e.to_string()))
+        let span = (from, self.revision);
+        let found = self.keys.changes(&self.backend, range, span, prev, limit);
+        found.map_err(|e| StoreError::Internal(e.to_string()))
+    }
+
+    /// Visit the changes of all keys from `from` on in their order, until `visit` says false.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when `from` is no longer kept.
+    pub fn walk(
+        &self,
+        from: Rev,
+        visit: impl FnMut(&Recorded<'_>) -> Result<bool, BackendError>,
+    ) -> Result<(), StoreError> {
+        if from.main < self.compacted {
+            return Err(StoreError::Compacted);
+        }
+        let walked = self.keys.walk(&self.backend, from, visit);
+        walked.map_err(|e| StoreError::Internal(e.to_string()))
     }
 
     /// Begin a read that goes on with [`Self::read_on`].

@@ -67,4 +67,19 @@ impl History {
         let seen = self.older.partition_point(|slot| slot.main <= revision);
         seen.checked_sub(1).map(|i| self.older[i])
     }
+
+    /// The change with this number, from the oldest that is kept on.
+    pub fn slot(&self, number: usize) -> Option<Slot> {
+        match number.checked_sub(self.older.len()) {
+            None => Some(self.older[number]),
+            Some(0) => Some(self.newest),
+            Some(_) => None,
+        }
+    }
+
+    /// How many of the changes that are kept were before `rev`.
+    pub fn before(&self, rev: Rev) -> usize {
+        let older = self.older.partition_point(|slot| slot.rev() < rev);
+        older + usize::from(self.newest.rev() < rev)
+    }
 }

@@ -73,3 +73,24 @@ async def test_small_requests_are_answered_beside_large_reads_hashes_and_compact
             await assert_answers_beside(other, compaction)
     finally:
         cluster.close()
+
+
+async def test_small_requests_are_answered_beside_a_watch_of_a_large_revision(tmp_path: Path) -> None:
+    """The changes of one transaction come together: no answer to the watch ends the store's work on them."""
+    cluster = Cluster(tmp_path, 1)
+    try:
+        async with Client(cluster.endpoints, timeout=60) as one, Client(cluster.endpoints, timeout=60) as other:
+            await one.put(b"small", b"1")
+            await fill(one)
+            deleted = (await one.delete(PREFIX, range_end=prefix_end(PREFIX))).header.revision
+
+            async def first() -> None:
+                async with one.watch(PREFIX, range_end=prefix_end(PREFIX), start_revision=deleted) as watch:
+                    assert len((await anext(watch)).events) == KEYS
+
+            async def watch() -> Awaitable[Any]:
+                return first()
+
+            await assert_answers_beside(other, watch)
+    finally:
+        cluster.close()
