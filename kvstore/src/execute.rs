@@ -1,7 +1,5 @@
 //! Puts, deletions and transactions on the state: checks first, so that nothing fails half way.
 
-use bytes::Bytes;
-
 use crate::apply::{count, Store, Turn};
 use crate::errors::StoreError;
 use crate::mvcc::{KeyRange, Kv};
@@ -70,24 +68,17 @@ impl Store {
         turn.operations += 1;
         count(&self.counts.deletes, 1);
         let range = KeyRange::new(&request.key, &request.range_end);
-        let gone: Vec<Bytes> = self
-            .keys
-            .newest_in(&range)
-            .map(|kv| Bytes::copy_from_slice(kv.key()))
-            .collect();
+        let (keys, batch) = self.keys_mut();
+        let gone = keys.delete_range(&range, || turn.next(), batch);
         let mut prev_kvs: Vec<KeyValue> = Vec::new();
-        for key in &gone {
-            let rev = turn.next();
-            let (keys, batch) = self.keys_mut();
-            if let Some(change) = keys.delete(rev, key, batch) {
-                self.attach(&change);
-                if request.prev_kv {
-                    prev_kvs.extend(change.prev.as_ref().map(Kv::message));
-                }
-                turn.changes.push(change);
+        for change in &gone {
+            self.attach(change);
+            if request.prev_kv {
+                prev_kvs.extend(change.prev.as_ref().map(Kv::message));
             }
         }
         let deleted = i64::try_from(gone.len()).unwrap_or(i64::MAX);
+        turn.changes.extend(gone);
         DeleteRangeResponse {
             header: header(turn.seen()),
             deleted,

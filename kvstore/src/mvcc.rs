@@ -128,6 +128,42 @@ impl Keys {
         Change::new(kv, false, prev)
     }
 
+    /// Delete a range, each key that is there at the next place that `next` tells; what was done, in the keys' order.
+    pub fn delete_range(
+        &mut self,
+        range: &KeyRange,
+        mut next: impl FnMut() -> Rev,
+        batch: &mut Batch,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let Some(bounds) = range.bounds() else {
+            return changes;
+        };
+        // There may be very many, and all else waits: each is looked for once.
+        for (key, history) in self.index.range_mut::<[u8], _>(bounds) {
+            let Some(prev) = history.value.take() else {
+                continue;
+            };
+            let rev = next();
+            let kv = Kv::new(&Fields {
+                key,
+                mod_revision: rev.main,
+                ..Default::default()
+            });
+            let newest = Slot {
+                main: rev.main,
+                sub: rev.sub,
+                tombstone: true,
+            };
+            let older = std::mem::replace(&mut history.newest, newest);
+            history.older.push(older);
+            self.pending.push_back(Pending::new(rev, true, &kv, batch));
+            changes.push(Change::new(kv, true, Some(prev)));
+        }
+        self.live -= changes.len();
+        changes
+    }
+
     /// Delete a key at `rev`; None when it was not there.
     pub fn delete(&mut self, rev: Rev, key: &[u8], batch: &mut Batch) -> Option<Change> {
         let prev = self.newest(key)?.clone();
