@@ -10,6 +10,7 @@ use kvstore::command::{decode_batch, Command};
 use kvstore::consensus::Body;
 use kvstore::errors::StoreError;
 use kvstore::pb::etcd::{Event, RangeRequest};
+use prost::Message;
 
 use super::model::Model;
 use super::users::Users;
@@ -237,14 +238,11 @@ fn same_events(model: &Model, before: i64, applied: &Applied, at: &str) {
         "revisions in {at}"
     );
     for one in &applied.events {
-        let told: Vec<Event> = one
-            .changes
-            .iter()
-            .map(|change| change.event(true))
-            .collect();
+        let events = one.changes.iter().map(|change| change.event(true));
+        let told: Result<Vec<_>, _> = events.map(Event::decode).collect();
         assert_eq!(
-            told,
-            model.events(one.revision),
+            told.as_deref(),
+            Ok(model.events(one.revision)),
             "events of revision {}, {at}",
             one.revision
         );

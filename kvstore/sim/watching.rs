@@ -7,6 +7,7 @@ use kvstore::pb::etcd::event::EventType;
 use kvstore::pb::etcd::watch_create_request::FilterType;
 use kvstore::pb::etcd::{Event as Change, WatchCreateRequest};
 use kvstore::watch::Batch;
+use prost::Message;
 
 use super::session::{Session, Told};
 use super::users::{ANN, ROOT};
@@ -274,6 +275,10 @@ impl World {
             "events of {revision} for watch {client}"
         );
         for (wanted, told) in wanted.into_iter().zip(&batch.events) {
+            let told = match Change::decode(told.clone()) {
+                Ok(told) => told,
+                Err(error) => panic!("watch {client} is told what is no event: {error}"),
+            };
             let same = (wanted.r#type, &wanted.kv) == (told.r#type, &told.kv);
             // What was there before may be compacted by now.
             let prev = told.prev_kv.is_none() || prev_kv && told.prev_kv == wanted.prev_kv;

@@ -246,7 +246,7 @@ impl Contest {
                 Err(status) => return Err(status),
             };
             if response
-                .events
+                .read_events()?
                 .iter()
                 .any(|e| e.r#type() == EventType::Delete)
             {

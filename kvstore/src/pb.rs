@@ -7,6 +7,18 @@ pub mod authpb {
 pub mod etcd {
     tonic::include_proto!("etcdserverpb");
 }
+impl etcd::WatchResponse {
+    /// Its events, which it holds encoded.
+    ///
+    /// # Errors
+    /// When what it holds is no event.
+    pub fn read_events(&self) -> Result<Vec<etcd::Event>, tonic::Status> {
+        let events = self.events.iter().cloned();
+        let read: Result<_, prost::DecodeError> = events.map(prost::Message::decode).collect();
+        read.map_err(|error| tonic::Status::internal(format!("an event of a watch: {error}")))
+    }
+}
+
 // What generated code of other packages calls it.
 use etcd as etcdserverpb;
 

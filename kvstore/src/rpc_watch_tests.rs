@@ -82,7 +82,7 @@ async fn a_large_revision_comes_in_fragments_where_they_are_asked_for() {
     let parts = watched(&handle, &url, true).await;
     assert_eq!(whole.len(), 1);
     assert_eq!(parts.len(), 5, "a message holds 2 MiB");
-    let joined: Vec<Event> = parts.into_iter().flat_map(|part| part.events).collect();
+    let joined: Vec<Bytes> = parts.into_iter().flat_map(|part| part.events).collect();
     assert_eq!(joined, whole[0].events);
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::apply::RevisionEvents;
 use crate::mvcc::{Change, KeyRange, Rev};
 use crate::pb::etcd::watch_create_request::FilterType;
-use crate::pb::etcd::{Event, WatchCreateRequest};
+use crate::pb::etcd::WatchCreateRequest;
 use crate::planted::{planted, Bug};
 pub use catching_up::Pace;
 
@@ -49,7 +49,8 @@ struct Watcher {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     pub revision: i64,
-    pub events: Vec<Event>,
+    /// Each an encoded `mvccpb.Event`.
+    pub events: Vec<Bytes>,
     bytes: usize,
 }
 

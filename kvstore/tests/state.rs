@@ -8,9 +8,11 @@ use kvstore::command::{Command, Proposal};
 use kvstore::errors::StoreError;
 use kvstore::mvcc::KeyRange;
 use kvstore::pb::etcd::{
-    DeleteRangeRequest, KeyValue, LeaseGrantRequest, PutRequest, RangeRequest, WatchCreateRequest,
+    DeleteRangeRequest, Event, KeyValue, LeaseGrantRequest, PutRequest, RangeRequest,
+    WatchCreateRequest,
 };
 use kvstore::watch::{Hub, Taken};
+use prost::Message;
 
 struct Random(u64);
 
@@ -253,7 +255,8 @@ fn a_watcher_from_the_past_gets_history_then_the_present_without_a_gap() {
     let got: Vec<_> = batches.iter().map(|b| b.revision).collect();
     assert_eq!(got, [10, 15, 20, 25, 30, 35, 40, 45, 50, 52, 53]);
     let last = batches.last().unwrap();
-    assert_eq!(last.events[0].prev_kv.as_ref().unwrap().value, "late");
+    let event = Event::decode(last.events[0].clone()).unwrap();
+    assert_eq!(event.prev_kv.as_ref().unwrap().value, "late");
 }
 
 #[test]

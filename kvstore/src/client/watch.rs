@@ -236,7 +236,10 @@ async fn take(
             return None;
         }
     }
-    watching.held.extend(answer.events);
+    let Ok(events) = answer.read_events() else {
+        return Some(End::Broken);
+    };
+    watching.held.extend(events);
     if answer.fragment {
         return None;
     }

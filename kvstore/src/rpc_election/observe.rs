@@ -54,7 +54,8 @@ async fn first(
     )?;
     while let Some(response) = events.next().await {
         let response = going_on(response?)?;
-        if let Some(kv) = response.events.into_iter().find_map(|event| event.kv) {
+        let events = response.read_events()?;
+        if let Some(kv) = events.into_iter().find_map(|event| event.kv) {
             let header = ResponseHeader {
                 revision: kv.mod_revision,
                 ..response.header.unwrap_or_default()
@@ -80,7 +81,7 @@ async fn follow(
             Err(status) => return Err(status),
         };
         let header = response.header.unwrap_or_default();
-        for event in response.events {
+        for event in response.read_events()? {
             match event {
                 Event { kv: Some(kv), .. } if event.r#type() == EventType::Put => {
                     send(leaders, header, kv).await?;

@@ -3,23 +3,23 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::stream::{Stream, StreamExt};
+use prost::encoding::encoded_len_varint;
 use prost::Message;
 use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::measures::EVENTS;
-use crate::pb::etcd::{Event, KeyValue, WatchResponse};
+use crate::pb::etcd::WatchResponse;
 
 /// Responses that may wait for a client that reads slowly; more wait in the hub, and then in history.
 const MAX_WAITING_RESPONSES: usize = 16;
 /// Bytes of them; one that is larger waits alone.
 const MAX_WAITING_BYTES: usize = 1024 * 1024;
-/// What an event takes besides its keys and values, at most.
-const EVENT_OVERHEAD_BYTES: usize = 160;
-/// `WatchResponse.events`.
-const EVENTS_TAG: u32 = 11;
+/// What an event takes besides its own bytes, at most.
+const EVENT_OVERHEAD_BYTES: usize = 48;
 
 type Item = Result<WatchResponse, Status>;
 
@@ -80,16 +80,14 @@ impl Outlet {
     }
 }
 
-fn about(events: &[Event]) -> usize {
-    let size = |kv: &Option<KeyValue>| kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
-    let sizes = events.iter().map(|e| size(&e.kv) + size(&e.prev_kv));
+fn about(events: &[Bytes]) -> usize {
+    let sizes = events.iter().map(|event| event.len());
     sizes.map(|size| EVENT_OVERHEAD_BYTES + size).sum()
 }
 
 /// As etcd's `sendFragments` does: all but the last say that more follows, and an event is never split.
 fn fragments(mut whole: WatchResponse, most: usize) -> Vec<WatchResponse> {
-    let about = about(&whole.events) + EVENT_OVERHEAD_BYTES;
-    if about < most || whole.events.len() < 2 || whole.encoded_len() < most {
+    if whole.events.len() < 2 || whole.encoded_len() < most {
         return vec![whole];
     }
     let events = std::mem::take(&mut whole.events);
@@ -97,7 +95,7 @@ fn fragments(mut whole: WatchResponse, most: usize) -> Vec<WatchResponse> {
     let empty = whole.encoded_len();
     let (mut parts, mut part, mut size) = (Vec::new(), whole.clone(), empty);
     for event in events {
-        let bytes = prost::encoding::message::encoded_len(EVENTS_TAG, &event);
+        let bytes = 1 + encoded_len_varint(event.len() as u64) + event.len();
         if !part.events.is_empty() && size + bytes >= most {
             parts.push(std::mem::replace(&mut part, whole.clone()));
             size = empty;
@@ -117,14 +115,7 @@ mod tests {
     use super::*;
 
     fn response(sizes: &[usize]) -> WatchResponse {
-        let event = |(number, size): (usize, &usize)| Event {
-            kv: Some(KeyValue {
-                key: format!("{number}").into(),
-                value: vec![7; *size].into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
+        let event = |(number, size): (usize, &usize)| Bytes::from(vec![number as u8; *size]);
         WatchResponse {
             watch_id: 5,
             events: sizes.iter().enumerate().map(event).collect(),
@@ -136,7 +127,7 @@ mod tests {
     async fn what_waits_for_a_client_that_does_not_read_is_bounded_by_bytes() {
         let (outlet, out) = Outlet::new(usize::MAX);
         tokio::pin!(out);
-        let half = response(&[MAX_WAITING_BYTES / 2 - EVENT_OVERHEAD_BYTES - 1]);
+        let half = response(&[MAX_WAITING_BYTES / 2 - EVENT_OVERHEAD_BYTES]);
         assert!(outlet.send(half.clone()).now_or_never().is_some());
         assert!(outlet.send(half.clone()).now_or_never().is_some());
         assert!(outlet.send(half.clone()).now_or_never().is_none());

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use kvstore::client::pool::{channel, secure};
 use kvstore::pb::etcd;
 use kvstore::tls::Identity;
+use prost::Message;
 use tokio::task::JoinSet;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
@@ -255,7 +256,8 @@ async fn watcher(channel: Channel, load: Arc<Load>, watched: Arc<Watched>) -> Re
             watched.ready.fetch_add(1, Ordering::Release);
         }
         let (now, mut ours) = (watched.delivery.now(), 0);
-        for kv in answer.events.iter().filter_map(|event| event.kv.as_ref()) {
+        for event in answer.events {
+            let kv = etcd::Event::decode(event)?.kv.unwrap_or_default();
             if kv.key.len() == load.key_size {
                 watched.delivery.came(&kv.value, now);
                 ours += 1;
