@@ -214,6 +214,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "log-outputs", _urls, "default", "'stderr' ('default'), 'stdout', or files, with commas.", place="log.outputs"
     ),
+    Flag("warning-apply-duration", _pause, "100ms", "What takes longer is logged.", place="slow.apply"),
+    Flag(
+        "warning-unary-request-duration", _pause, "300ms", "Requests that take longer are logged.", place="slow.unary"
+    ),
     Flag("enable-log-rotation", _switch, "false", "Not known here: refused.", place="log.rotation"),
     Flag("config-file", _text, "", "File of settings in YAML, as etcd's; then flags and variables are ignored."),
     *(Flag(name, _KINDS[kind], default, text, served=False) for name, kind, default, text in IDLE),

@@ -33,8 +33,6 @@ IDLE: tuple[tuple[str, str, str, str], ...] = (
     ("listen-metrics-urls", "list", "", "Metrics are on the client port."),
     ("memory-mlock", "switch", "false", "Memory is not locked."),
     ("max-learners", "number", "1", "One."),
-    ("warning-apply-duration", "pause", "100ms", "Slow requests are not logged."),
-    ("warning-unary-request-duration", "pause", "300ms", "Slow requests are not logged."),
     ("enable-distributed-tracing", "switch", "false", "There is no tracing."),
     ("distributed-tracing-address", "text", "localhost:4317", "There is no tracing."),
     ("distributed-tracing-service-name", "text", "etcd", "There is no tracing."),

@@ -1,6 +1,7 @@
 //! The replicated state: a committed entry to its effects. The same entries give the same state on every member.
 
 mod alarms;
+mod compacting;
 mod disk;
 mod hash;
 mod noting;
@@ -25,8 +26,9 @@ use crate::errors::StoreError;
 use crate::etcd_file::{read_alarm_key, read_kept_key};
 use crate::measures::{self, Lap};
 use crate::mvcc::{Change, KeyRange, Keys};
-use crate::pb::etcd::{CompactionResponse, LeaseGrantResponse, LeaseRevokeResponse};
+use crate::pb::etcd::{LeaseGrantResponse, LeaseRevokeResponse};
 use crate::planted::{planted, Bug};
+use crate::slow;
 pub use noting::Noted;
 use pausing::Pause;
 use reading::Pins;
@@ -215,15 +217,19 @@ impl Store {
     pub fn apply(&mut self, index: u64, term: u64, proposals: Vec<Proposal>) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(proposals.len());
         let mut lap = Lap::begin();
-        for proposal in proposals {
+        for proposal in &proposals {
             let kind = proposal.command.as_ref().map_or("unknown", Command::kind);
-            let result = match proposal.command {
+            let result = match &proposal.command {
                 Some(command) => self.execute(command, proposal.caller.as_ref(), index),
                 None => Err(StoreError::Internal(
                     "an empty command was committed".into(),
                 )),
             };
-            lap.applied(kind, matches!(result, Ok(_) | Err(StoreError::Compacted)));
+            let taken = matches!(result, Ok(_) | Err(StoreError::Compacted));
+            let took = lap.applied(kind, taken);
+            if slow::is_slow(took) {
+                slow::applied(took, proposal, &result);
+            }
             let (origin, request_id) = (proposal.origin, proposal.request_id);
             outcomes.push(Outcome {
                 origin,
@@ -260,19 +266,19 @@ impl Store {
 
     fn execute(
         &mut self,
-        command: Command,
+        command: &Command,
         caller: Option<&Caller>,
         index: u64,
     ) -> Result<Response, StoreError> {
-        if let Some(refused) = self.alarms.refuse(&command) {
+        if let Some(refused) = self.alarms.refuse(command) {
             return Err(refused);
         }
         if self.auth.is_enabled() {
-            self.permit(&command, caller)?;
+            self.permit(command, caller)?;
         }
         match command {
             Command::Put(request) => {
-                self.check_put(&request)?;
+                self.check_put(request)?;
                 let mut turn = Turn::new(self.revision);
                 let response = self.put(&mut turn, request);
                 self.finish(turn);
@@ -280,12 +286,12 @@ impl Store {
             }
             Command::DeleteRange(request) => {
                 let mut turn = Turn::new(self.revision);
-                let response = self.delete(&mut turn, &request);
+                let response = self.delete(&mut turn, request);
                 self.finish(turn);
                 Ok(Response::DeleteRange(response))
             }
             Command::Txn(request) => self.txn(request).map(Response::Txn),
-            Command::Compact(revision) => self.compact(revision).map(Response::Compact),
+            Command::Compact(revision) => self.compact(*revision).map(Response::Compact),
             Command::LeaseGrant(request) => {
                 if request.ttl > MAX_LEASE_TTL {
                     return Err(StoreError::LeaseTtlTooLarge);
@@ -309,7 +315,7 @@ impl Store {
                 }))
             }
             Command::LeaseRevoke(id) => {
-                let lease = self.leases.remove(&id).ok_or(StoreError::LeaseNotFound)?;
+                let lease = self.leases.remove(id).ok_or(StoreError::LeaseNotFound)?;
                 self.batch.delete(Table::Leases, id.to_be_bytes().to_vec());
                 let mut turn = Turn::new(self.revision);
                 for key in &lease.keys {
@@ -323,15 +329,17 @@ impl Store {
                 count(&measures::LEASES_REVOKED, 1);
                 Ok(Response::LeaseRevoke(LeaseRevokeResponse { header: None }))
             }
-            Command::MemberAttributes(attributes) => Ok(Response::MemberAttributes(attributes)),
+            Command::MemberAttributes(attributes) => {
+                Ok(Response::MemberAttributes(attributes.clone()))
+            }
             Command::Auth(AuthCommand { action }) => match action {
                 Some(action) => self
                     .auth
-                    .apply(action, index, &mut self.batch)
+                    .apply(action.clone(), index, &mut self.batch)
                     .map(Response::Auth),
                 None => Err(StoreError::Internal("an unknown change of users".into())),
             },
-            Command::Alarm(request) => Ok(Response::Alarm(self.alarm(&request))),
+            Command::Alarm(request) => Ok(Response::Alarm(self.alarm(request))),
             Command::Downgrade(DowngradeTo { version }) => {
                 self.set_meta(DOWNGRADE, version.as_bytes());
                 Ok(Response::Downgrade)
@@ -339,8 +347,8 @@ impl Store {
             Command::LeaseCheckpoint(LeaseCheckpoints { checkpoints }) => {
                 for LeaseCheckpoint { id, remaining_ttl } in checkpoints {
                     // One that was revoked meanwhile has nothing left.
-                    if let Some(lease) = self.leases.get_mut(&id) {
-                        lease.remaining = remaining_ttl;
+                    if let Some(lease) = self.leases.get_mut(id) {
+                        lease.remaining = *remaining_ttl;
                         let key = id.to_be_bytes().to_vec();
                         self.batch.put(Table::Leases, key, lease.encode());
                     }
@@ -378,18 +386,6 @@ impl Store {
             revision: turn.main,
             changes: turn.changes,
         });
-    }
-
-    fn compact(&mut self, revision: i64) -> Result<CompactionResponse, StoreError> {
-        if revision <= self.compacted {
-            return Err(StoreError::Compacted);
-        }
-        if revision > self.revision {
-            return Err(StoreError::FutureRevision);
-        }
-        self.compacted = revision;
-        self.keys.compact(revision);
-        Ok(CompactionResponse { header: None })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::compactor::Retention;
 use crate::gateway;
 use crate::member::Schedule;
 use crate::report;
+use crate::slow;
 use crate::tls::{Settings, TlsError};
 use tls::check_reach;
 
@@ -89,6 +90,8 @@ pub struct Config {
     pub log: report::Settings,
     /// Origins and names of the host by which plain HTTP is answered.
     pub http: gateway::Settings,
+    /// From which time on requests are told of.
+    pub slow: slow::Settings,
     /// `basic`, or `extensive`: also how long calls take.
     pub metrics: String,
     /// Allows listening beyond loopback where whoever comes is let in.
@@ -141,6 +144,7 @@ impl Default for Config {
             backup_keep: 24,
             log: report::Settings::default(),
             http: gateway::Settings::default(),
+            slow: slow::Settings::default(),
             metrics: "basic".into(),
             insecure: false,
             client_tls: Settings::default(),

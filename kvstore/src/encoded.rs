@@ -51,6 +51,11 @@ impl Encoded {
         Ok(Self(pieces))
     }
 
+    /// The message's length.
+    pub fn bytes(&self) -> usize {
+        self.0[1..].iter().map(Bytes::len).sum()
+    }
+
     /// The message itself again.
     ///
     /// # Errors

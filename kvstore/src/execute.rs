@@ -31,7 +31,7 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn put(&mut self, turn: &mut Turn, request: PutRequest) -> PutResponse {
+    pub(crate) fn put(&mut self, turn: &mut Turn, request: &PutRequest) -> PutResponse {
         turn.operations += 1;
         count(&self.counts.puts, 1);
         let now = self.keys.newest(&request.key).cloned();
@@ -86,11 +86,11 @@ impl Store {
         }
     }
 
-    pub(crate) fn txn(&mut self, request: TxnRequest) -> Result<TxnResponse, StoreError> {
+    pub(crate) fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
         // Every compare, nested ones too, sees the state before the transaction.
         let mut path = Vec::new();
-        self.decide(&request, &mut path);
-        self.check_branch(&request, &mut path.iter())?;
+        self.decide(request, &mut path);
+        self.check_branch(request, &mut path.iter())?;
         let mut turn = Turn::new(self.revision());
         let response = self.run(&mut turn, request, &mut path.iter());
         let unread = turn.unread.take();
@@ -211,21 +211,21 @@ impl Store {
     fn run(
         &mut self,
         turn: &mut Turn,
-        request: TxnRequest,
+        request: &TxnRequest,
         path: &mut std::slice::Iter<'_, bool>,
     ) -> TxnResponse {
         let succeeded = path.next().copied().unwrap_or(false);
-        let ops: Vec<RequestOp> = if succeeded {
-            request.success
+        let ops: &[RequestOp] = if succeeded {
+            &request.success
         } else {
-            request.failure
+            &request.failure
         };
         let mut responses = Vec::with_capacity(ops.len());
         for op in ops {
-            let response = match op.request {
+            let response = match &op.request {
                 Some(Request::RequestPut(put)) => OpResponse::ResponsePut(self.put(turn, put)),
                 Some(Request::RequestDeleteRange(delete)) => {
-                    OpResponse::ResponseDeleteRange(self.delete(turn, &delete))
+                    OpResponse::ResponseDeleteRange(self.delete(turn, delete))
                 }
                 Some(Request::RequestRange(range)) => {
                     turn.operations += 1;
@@ -233,7 +233,7 @@ impl Store {
                     let seen = turn.seen();
                     let compacted = self.compacted_revision();
                     let found =
-                        crate::range::range(&self.keys, &self.backend, compacted, seen, &range);
+                        crate::range::range(&self.keys, &self.backend, compacted, seen, range);
                     let mut response = found.unwrap_or_else(|error| {
                         turn.unread.get_or_insert(error);
                         RangeResponse::default()

@@ -52,6 +52,7 @@ pub mod rpc_lock;
 pub mod rpc_maintenance;
 pub mod rpc_snapshot;
 pub mod rpc_watch;
+pub mod slow;
 pub mod snapshot;
 pub mod space;
 mod stream;

@@ -1,9 +1,11 @@
 //! What this process measures of its disks and connections, for `/metrics`. There is one of each for the whole process,
 //! as there is one of it: nobody has to hand them down, and taking one in costs two additions.
 //!
-//! Its part: `applies`, what changes of the state took.
+//! Its parts: `applies`, what changes of the state took, `requests`, what requests did, and `work` that is long.
 
 mod applies;
+mod requests;
+pub mod work;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use applies::{Applies, Lap};
+pub use requests::{Ranges, Requests};
 
 /// The most buckets that a histogram has, with the last one for all that is longer.
 const SLOTS: usize = 25;
@@ -59,6 +62,8 @@ impl Reach {
 #[derive(Debug)]
 pub struct Histogram {
     reach: Reach,
+    /// Microseconds of the unit that it is told in.
+    unit_us: u32,
     counts: [AtomicU64; SLOTS],
     sum_us: AtomicU64,
 }
@@ -66,6 +71,14 @@ pub struct Histogram {
 impl Histogram {
     const fn new(first_us: u64, buckets: usize) -> Self {
         Self::reaching(Reach::Doubling { first_us, buckets })
+    }
+
+    /// One that is told in milliseconds.
+    const fn of_milliseconds(first_us: u64, buckets: usize) -> Self {
+        Self {
+            unit_us: 1000,
+            ..Self::new(first_us, buckets)
+        }
     }
 
     /// With the limits that Prometheus' libraries have for requests: 5 ms to 10 s.
@@ -84,6 +97,7 @@ impl Histogram {
         assert!(buckets < SLOTS);
         Self {
             reach,
+            unit_us: 1_000_000,
             counts: [const { AtomicU64::new(0) }; SLOTS],
             sum_us: AtomicU64::new(0),
         }
@@ -91,9 +105,15 @@ impl Histogram {
 
     /// Takes one in.
     pub fn observe(&self, took: Duration) {
+        self.observe_many(took, 1);
+    }
+
+    /// Takes one in that stands for `many`.
+    fn observe_many(&self, took: Duration, many: u64) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.counts[self.reach.bucket(us)].fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
+        self.counts[self.reach.bucket(us)].fetch_add(many, Ordering::Relaxed);
+        self.sum_us
+            .fetch_add(us.saturating_mul(many), Ordering::Relaxed);
     }
 
     /// Whether nothing was taken in yet.
@@ -109,7 +129,7 @@ impl Histogram {
             let reach = if at == buckets {
                 "+Inf".to_owned()
             } else {
-                as_go(seconds(self.reach.limit(at)))
+                as_go(self.in_units(self.reach.limit(at)))
             };
             // A String takes all that is written to it.
             let _ = writeln!(text, "{name}_bucket{{{labels}le=\"{reach}\"}} {total}");
@@ -120,14 +140,14 @@ impl Histogram {
         } else {
             format!("{{{alone}}}")
         };
-        let sum = seconds(self.sum_us.load(Ordering::Relaxed));
+        let sum = self.in_units(self.sum_us.load(Ordering::Relaxed));
         let _ = writeln!(text, "{name}_sum{alone} {sum}\n{name}_count{alone} {total}");
     }
-}
 
-#[allow(clippy::cast_precision_loss)] // 2^53 microseconds are 285 years
-fn seconds(us: u64) -> f64 {
-    us as f64 / 1e6
+    #[allow(clippy::cast_precision_loss)] // 2^53 microseconds are 285 years
+    fn in_units(&self, us: u64) -> f64 {
+        us as f64 / f64::from(self.unit_us)
+    }
 }
 
 /// A limit as Go writes it, so that series of etcd and of ours are the same ones.

@@ -137,9 +137,8 @@ pub fn run(config_json: &str, warnings: &[String]) -> Result<u8, ConfigError> {
 
 fn checked(config: Config, warnings: &[String]) -> Result<(), StartError> {
     config.check()?;
-    for warning in warnings {
-        warn!("{warning}");
-    }
+    config.slow.hold();
+    warnings.iter().for_each(|warning| warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -12,6 +12,7 @@ pub mod settings;
 use std::fmt;
 use std::panic::Location;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -92,6 +93,12 @@ pub fn start(program: &'static str, settings: &Settings) -> Result<(), String> {
     attend(program);
     tracing::callsite::rebuild_interest_cache();
     Ok(())
+}
+
+/// The wall clock's time so long ago, as lines of JSON have it.
+#[must_use]
+pub fn ago(time: Duration) -> String {
+    Moment::before(time).zap()
 }
 
 /// The last line of a program that can't go on. Standard error has it too where all others go to files, since whoever

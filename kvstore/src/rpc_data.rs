@@ -3,6 +3,7 @@
 //! Not here: watches (`rpc_watch`), and what a request means (`apply`, `txn`).
 
 mod door;
+mod reading;
 mod renewals;
 mod streaming;
 
@@ -11,15 +12,14 @@ use std::pin::Pin;
 use futures::stream::{self, Stream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::apply::{Response as Did, Store};
+use crate::apply::Response as Did;
 use crate::auth::Access;
 use crate::command::Command;
-use crate::encoded::Encoded;
-use crate::errors::StoreError;
 use crate::handle::{Handle, Sender};
 use crate::pb::etcd::*;
 use crate::txn;
 pub use door::Door;
+use reading::Found;
 use renewals::Renewals;
 
 /// The KV service of one member.
@@ -260,7 +260,7 @@ impl KvService {
     ) -> Result<RangeResponse, Status> {
         match self.read(request, sender).await? {
             Found::Small(response) => Ok(response),
-            Found::Large(encoded) => Ok(encoded.decode()?),
+            Found::Large(encoded, ..) => Ok(encoded.decode()?),
         }
     }
 
@@ -280,76 +280,6 @@ impl KvService {
             }
             _ => Err(mismatch()),
         }
-    }
-
-    async fn read(&self, request: RangeRequest, sender: &Sender) -> Result<Found, Status> {
-        txn::check_range(&request)?;
-        if !request.serializable {
-            self.0.linearize().await?;
-        }
-        let caller = self.0.caller(sender).await?;
-        let caller = caller.as_ref();
-        let permit = |store: &Store| {
-            let (key, end) = (&request.key, &request.range_end);
-            store.auth().permit(caller, Access::Read, key, end)
-        };
-        if request.range_end.is_empty() {
-            let (mut response, revision) = {
-                let core = self.0.core()?;
-                let store = core.store()?;
-                permit(store)?;
-                (store.range(&request)?, store.revision())
-            };
-            response.header = Some(self.0.header(revision));
-            return Ok(Found::Small(response));
-        }
-        permit(self.0.core()?.store()?)?;
-        let mut slices = self.0.core()?.store()?.begin_range(request)?;
-        let header = self.0.header(slices.revision());
-        let mut is_small = true;
-        while !self.0.core()?.store()?.read_on(&mut slices)? {
-            is_small = false;
-            tokio::task::yield_now().await;
-        }
-        if self.0.core()?.store()?.auth().is_stale(caller) {
-            return Err(StoreError::AuthOldRevision.into());
-        }
-        if is_small {
-            let mut response = slices.finish();
-            response.header = Some(header);
-            return Ok(Found::Small(response));
-        }
-        // Sorting and encoding would hold up everyone else on this thread.
-        let encode = move || {
-            let mut response = slices.finish();
-            response.header = Some(header);
-            Encoded::new(response)
-        };
-        let encoded = tokio::task::spawn_blocking(encode).await;
-        let stopped = |_| Status::from(StoreError::Stopped);
-        Ok(Found::Large(encoded.map_err(stopped)??))
-    }
-
-    /// A transaction that writes nothing needs no entry in the log.
-    async fn read_together(
-        &self,
-        request: &TxnRequest,
-        sender: &Sender,
-    ) -> Result<TxnResponse, Status> {
-        if !txn::is_serializable(request) {
-            self.0.linearize().await?;
-        }
-        let caller = self.0.caller(sender).await?;
-        let (mut response, revision) = {
-            let core = self.0.core()?;
-            let store = core.store()?;
-            if store.auth().is_enabled() {
-                store.permit_txn(caller.as_ref(), request)?;
-            }
-            (store.read_txn(request)?, store.revision())
-        };
-        response.header = Some(self.0.header(revision));
-        Ok(response)
     }
 
     /// A transaction, not counted as a call.
@@ -375,24 +305,4 @@ impl KvService {
 
 fn mismatch() -> Status {
     Status::internal("the answer belongs to another kind of request")
-}
-
-/// The answer to a read.
-enum Found {
-    Small(RangeResponse),
-    /// Encoded already, on another thread.
-    Large(Encoded),
-}
-
-impl Found {
-    fn into_answer(self) -> Response<RangeResponse> {
-        match self {
-            Self::Small(response) => Response::new(response),
-            Self::Large(encoded) => {
-                let mut answer = Response::new(RangeResponse::default());
-                answer.extensions_mut().insert(encoded);
-                answer
-            }
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
@@ -13,6 +14,7 @@ use crate::bolt::BoltError;
 use crate::errors::StoreError;
 use crate::etcd_file::{self, EtcdFileError, Head};
 use crate::handle::Handle;
+use crate::measures::work;
 use crate::pb::etcd::{ResponseHeader, SnapshotResponse};
 use crate::snapshot::Export;
 use tracing::error;
@@ -69,8 +71,12 @@ fn send(
             blob: Vec::with_capacity(BLOB_BYTES),
         }
     };
+    let began = Instant::now();
     let error = match etcd_file::write(export.view(), begin) {
-        Ok(()) => return,
+        Ok(()) => {
+            work::SNAPSHOT.observe(began.elapsed());
+            return;
+        }
         Err(_) if pieces.is_closed() => return,
         Err(EtcdFileError::Bolt(BoltError::Io(e))) if e.kind() == ErrorKind::BrokenPipe => {
             StoreError::Stopped.into()

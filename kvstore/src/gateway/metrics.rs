@@ -10,7 +10,10 @@ use super::calls::Calls;
 use super::{process, SERVER_VERSION};
 use crate::alarm;
 use crate::downgrade::Downgrade;
-use crate::measures::{self, Applies, BACKEND_COMMIT, CLIENT_RECEIVED, CLIENT_SENT, WAL_FSYNC};
+use crate::measures::work;
+use crate::measures::{
+    self, Applies, Ranges, Requests, BACKEND_COMMIT, CLIENT_RECEIVED, CLIENT_SENT, WAL_FSYNC,
+};
 use crate::pb::etcd::AlarmMember;
 
 /// Figures that `/metrics` prints.
@@ -244,15 +247,58 @@ fn happened(text: &mut Text) {
     let name = "etcd_server_apply_duration_seconds";
     text.head("histogram", name);
     Applies::print(&mut text.0, name);
+    let name = "etcd_server_request_duration_seconds";
+    text.head("histogram", name);
+    Requests::print(&mut text.0, name);
+    let name = "etcd_server_range_duration_seconds";
+    text.head("histogram", name);
+    Ranges::print(&mut text.0, name);
 }
 
 fn disks(text: &mut Text) {
     for (name, histogram) in [
         ("etcd_disk_wal_fsync_duration_seconds", &WAL_FSYNC),
         ("etcd_disk_backend_commit_duration_seconds", &BACKEND_COMMIT),
+        (
+            "etcd_disk_backend_snapshot_duration_seconds",
+            &work::SNAPSHOT,
+        ),
+        (
+            "etcd_disk_backend_defrag_duration_seconds",
+            &work::DEFRAGMENTATION,
+        ),
+        (
+            "etcd_snap_db_save_total_duration_seconds",
+            &work::SNAPSHOT_SAVE,
+        ),
+        ("etcd_mvcc_hash_duration_seconds", &work::HASH),
+        ("etcd_mvcc_hash_rev_duration_seconds", &work::HASH_REV),
+        (
+            "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+            &work::COMPACTION_PAUSE,
+        ),
+        (
+            "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+            &work::COMPACTION_TOTAL,
+        ),
     ] {
         text.head("histogram", name);
         histogram.print(&mut text.0, name, "");
+    }
+    for (kind, name, value) in [
+        ("gauge", "etcd_disk_defrag_inflight", &work::DEFRAGMENTING),
+        (
+            "gauge",
+            "etcd_debugging_mvcc_db_compaction_last",
+            &work::COMPACTED_AT,
+        ),
+        (
+            "counter",
+            "etcd_debugging_mvcc_db_compaction_keys_total",
+            &work::COMPACTED_KEYS,
+        ),
+    ] {
+        text.line(kind, name, value.load(Ordering::Relaxed));
     }
 }
 

@@ -13,6 +13,7 @@ use crate::apply::Store;
 use crate::backend::BackendError;
 use crate::defragment::{Copy, Unfinished};
 use crate::errors::StoreError;
+use crate::measures::work::Defragmenting;
 
 /// So few revisions that come while others are copied are left for the end.
 const FEW_REVISIONS: u64 = 2_000;
@@ -44,6 +45,7 @@ impl Handle {
 
     async fn replace_tables(&self, place: StatePlace) -> Result<(), Status> {
         let _place = place.taken.lock_owned().await;
+        let running = Defragmenting::begin();
         self.store_mut(|store| store.hold_sweeps())?;
         let before = self.store_mut(|store| store.size())?;
         let copied = self.copy(place.dir).await;
@@ -65,6 +67,7 @@ impl Handle {
         if let Some(failed) = failed {
             return Err(StoreError::Internal(format!("defragmentation failed: {failed}")).into());
         }
+        running.done();
         let after = self.store_mut(|store| store.size())?;
         self.facts()
             .db_bytes

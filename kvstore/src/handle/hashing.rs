@@ -1,7 +1,7 @@
 //! Sums of the state, one at a time: each is read on a thread of its own, and whoever gave up waiting stops it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, Semaphore};
 use tonic::Status;
@@ -11,6 +11,7 @@ use crate::apply::Noted;
 use crate::backend::{BackendError, View};
 use crate::errors::StoreError;
 use crate::etcd_file::{hash_all, hash_keys, EtcdFileError, HashError, KeysHash};
+use crate::measures::work;
 
 /// One after the other: each wants a whole processor.
 const AT_ONCE: usize = 1;
@@ -33,8 +34,13 @@ impl Handle {
     /// # Errors
     /// etcd's, for a revision that is compacted or does not exist yet.
     pub async fn hash_keys(&self, revision: i64) -> Result<KeysHash, Status> {
-        self.hash(move |view, wanted| hash_keys(view, revision, wanted))
-            .await
+        self.hash(move |view, wanted| {
+            let began = Instant::now();
+            let sum = hash_keys(view, revision, wanted)?;
+            work::HASH_REV.observe(began.elapsed());
+            Ok(sum)
+        })
+        .await
     }
 
     /// The sum of the keys up to the last compaction, as that keeps them; slowly, so that others have the processor too.
@@ -65,7 +71,13 @@ impl Handle {
     /// # Errors
     /// When it can't be read.
     pub async fn hash_all(&self) -> Result<(u32, i64), Status> {
-        self.hash(hash_all).await
+        self.hash(|view, wanted| {
+            let began = Instant::now();
+            let sum = hash_all(view, wanted)?;
+            work::HASH.observe(began.elapsed());
+            Ok(sum)
+        })
+        .await
     }
 
     async fn hash<T: Send + 'static>(

@@ -13,6 +13,7 @@ use crate::budget::{Budget, Share};
 use crate::command::Command;
 use crate::errors::StoreError;
 use crate::reactor::Input;
+use crate::slow::{Sketch, Underway};
 
 /// Bytes of writes that may wait for the cluster's word, without a quorum for one; more are refused likewise.
 pub(super) const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
@@ -43,7 +44,11 @@ impl Handle {
             return Err(StoreError::NotCapable.into());
         }
         let share = self.room_for(&command, bytes);
-        self.agree(command, caller, share).await
+        let underway = Underway::begin(command.kind());
+        let sketch = Sketch::of(&command, bytes);
+        let agreed = self.agree(command, caller, share).await;
+        underway.agreed(&sketch, agreed.as_ref().map(|(response, _)| response));
+        agreed
     }
 
     /// Agrees on a command of the member's own.

@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::Histogram;
 
-/// What takes longer is slow, as with etcd's `--warning-apply-duration`.
-const SLOW: Duration = Duration::from_millis(100);
 /// Etcd's names of the kinds, the usual ones first: they are looked for from the beginning.
 const KINDS: [&str; 22] = [
     "Put",
@@ -57,20 +55,23 @@ impl Lap {
         Self(Instant::now())
     }
 
-    /// Takes in what was applied since the last one, or the beginning.
-    pub fn applied(&mut self, kind: &str, taken: bool) {
+    /// Takes in what was applied since the last one, or the beginning; how long that was.
+    pub fn applied(&mut self, kind: &str, taken: bool) -> Duration {
         let now = Instant::now();
         let took = now.duration_since(std::mem::replace(&mut self.0, now));
         if let Some(at) = KINDS.iter().position(|one| *one == kind) {
             APPLIES.taken[at][usize::from(taken)].observe(took);
         }
-        if took > SLOW {
-            APPLIES.slow.fetch_add(1, Ordering::Relaxed);
-        }
+        took
     }
 }
 
 impl Applies {
+    /// Counts one that was slow.
+    pub fn note_slow() {
+        APPLIES.slow.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many were slow.
     pub fn slow() -> u64 {
         APPLIES.slow.load(Ordering::Relaxed)

@@ -1,10 +1,13 @@
 //! Forgetting what no read can see any more, slice by slice.
 
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::history::{History, Slot};
 use super::Keys;
 use crate::backend::{Batch, Table};
+use crate::measures::work;
 use crate::planted::{planted, Bug};
 
 /// Keys looked at and revisions dropped in one slice.
@@ -17,6 +20,18 @@ pub(super) struct Sweep {
     revision: i64,
     /// The key that is looked at next.
     from: Box<[u8]>,
+    /// When it began, for figures alone.
+    since: Instant,
+}
+
+impl Sweep {
+    fn begin(revision: i64) -> Self {
+        Self {
+            revision,
+            from: Box::default(),
+            since: Instant::now(),
+        }
+    }
 }
 
 impl Keys {
@@ -25,8 +40,7 @@ impl Keys {
         if self.sweep.is_some() {
             self.next_sweep = Some(revision);
         } else {
-            let from = Box::default();
-            self.sweep = Some(Sweep { revision, from });
+            self.sweep = Some(Sweep::begin(revision));
         }
     }
 
@@ -38,9 +52,15 @@ impl Keys {
 
     /// Does a slice of the compaction under way.
     pub fn sweep(&mut self, batch: &mut Batch) {
-        let Some(Sweep { revision, from }) = self.sweep.take() else {
+        let Some(Sweep {
+            revision,
+            from,
+            since,
+        }) = self.sweep.take()
+        else {
             return;
         };
+        let began = Instant::now();
         let (mut keys, mut slots) = (SLICE_KEYS, SLICE_SLOTS);
         let (mut gone, mut next) = (Vec::new(), None);
         let rest = (Bound::Included(from.as_ref()), Bound::Unbounded);
@@ -55,6 +75,7 @@ impl Keys {
                 batch.delete(Table::Revisions, history.newest.rev().encode());
             }
             slots -= dropped.len();
+            work::COMPACTED_KEYS.fetch_add(dropped.len() as u64, Ordering::Relaxed);
             for slot in dropped {
                 batch.delete(Table::Revisions, slot.rev().encode());
             }
@@ -66,18 +87,24 @@ impl Keys {
             // A deletion at the compaction's own revision stays: a watch may still begin there.
             if history.newest.tombstone && history.newest.main < revision {
                 batch.delete(Table::Revisions, history.newest.rev().encode());
+                work::COMPACTED_KEYS.fetch_add(1, Ordering::Relaxed);
                 gone.push(key.clone());
             }
         }
         for key in gone {
             self.index.remove(&key);
         }
+        work::COMPACTION_PAUSE.observe(began.elapsed());
         self.sweep = match next {
-            Some(from) => Some(Sweep { revision, from }),
-            None => self.next_sweep.take().map(|revision| Sweep {
+            Some(from) => Some(Sweep {
                 revision,
-                from: Box::default(),
+                from,
+                since,
             }),
+            None => {
+                work::compacted(since);
+                self.next_sweep.take().map(Sweep::begin)
+            }
         };
     }
 }

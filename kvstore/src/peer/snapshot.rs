@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
@@ -15,6 +15,7 @@ use crate::apply::Store;
 use crate::backend::BackendError;
 use crate::consensus::restamp_snapshot;
 use crate::log::SnapshotMeta;
+use crate::measures::work;
 use crate::pb::peer::{Hello, SnapshotChunk};
 use crate::report::hex;
 use crate::snapshot::{Export, IncomingDir};
@@ -55,6 +56,7 @@ pub(super) async fn receive(
     let place = place.try_lock_owned();
     let place = place.map_err(|_| Status::unavailable("another snapshot is on its way here"))?;
     let (parts, mut queue) = mpsc::channel(CHUNKS_AHEAD);
+    let began = Instant::now();
     let writer = tokio::task::spawn_blocking(move || {
         let chunks = std::iter::from_fn(|| queue.blocking_recv());
         Store::receive(&dir, chunks).map(|(store, incoming)| Received {
@@ -76,10 +78,10 @@ pub(super) async fn receive(
         }
     }
     drop(parts);
-    writer
-        .await
-        .map_err(|_| closing())?
-        .map_err(|e| Status::data_loss(e.to_string()))
+    let received = writer.await.map_err(|_| closing())?;
+    let received = received.map_err(|e| Status::data_loss(e.to_string()))?;
+    work::SNAPSHOT_SAVE.observe(began.elapsed());
+    Ok(received)
 }
 
 /// Tries each URL once; the event says how it went.
@@ -170,7 +172,11 @@ async fn push_snapshot(
             .snapshot(stream::iter([first]).chain(rest))
             .await
     };
+    let began = Instant::now();
     let sent = sent.await;
+    if sent.is_ok() {
+        work::SNAPSHOT.observe(began.elapsed());
+    }
     // What stopped the reading tells more than what the other side made of it.
     match reader.await {
         Ok(Err(error)) if sent.is_ok() || !matches!(error, BackendError::Closed(_)) => {

@@ -1,6 +1,6 @@
 //! The time of a line: local, as etcd writes it in JSON, and as `fleetd` writes it in text.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment by the wall clock, in local time.
 #[derive(Debug, Clone, Copy)]
@@ -18,9 +18,15 @@ pub(super) struct Moment {
 
 impl Moment {
     pub fn now() -> Self {
+        Self::before(Duration::ZERO)
+    }
+
+    /// So long ago.
+    pub fn before(time: Duration) -> Self {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+            .unwrap_or_default()
+            .saturating_sub(time);
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         Self::at(seconds, now.subsec_micros())
     }

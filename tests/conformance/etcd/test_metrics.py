@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,18 @@ BESIDE = (
     "etcd_server_read_indexes_failed_total",
     "etcd_server_slow_apply_total",
     "etcd_server_slow_read_indexes_total",
+    "etcd_server_request_duration_seconds",
+    "etcd_server_range_duration_seconds",
+    "etcd_debugging_mvcc_db_compaction_keys_total",
+    "etcd_debugging_mvcc_db_compaction_last",
+    "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+    "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+    "etcd_disk_backend_defrag_duration_seconds",
+    "etcd_disk_backend_snapshot_duration_seconds",
+    "etcd_disk_defrag_inflight",
+    "etcd_mvcc_hash_duration_seconds",
+    "etcd_mvcc_hash_rev_duration_seconds",
+    "etcd_snap_db_save_total_duration_seconds",
     "etcd_cluster_version",
     "etcd_debugging_mvcc_compact_revision",
     "etcd_debugging_mvcc_current_revision",
@@ -129,6 +143,7 @@ def first(side: Side, name: str, label: str = "") -> float:
 def test_what_the_dashboard_needs_is_there(three: Beside) -> None:
     for side in (*three.etcds, three.ours):
         side.call("KV/Put", {"key": "applied"})
+        side.call("KV/Range", {"key": "applied"}, at=side.members.members[0].name)
         until("a measured way", lambda s=side: first(s, "etcd_network_peer_round_trip_time_seconds_count") > 0)
     differ = [
         (name, etcd.peer.name, theirs, mine)
@@ -221,6 +236,66 @@ def test_leases_changes_and_events_are_counted_as_etcd_does(three: Beside) -> No
         assert {name: ours[name] for name in names} == {name: theirs[name] for name in names}, etcd.peer.name
     assert ours[EVENTS] == ours["Put true"] == 3
     assert ours[LEASES[0]] == ours[LEASES[1]] == 2
+
+
+WORKS = {
+    "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count": 1,
+    "etcd_debugging_mvcc_db_compaction_keys_total": 3,
+    "etcd_mvcc_hash_duration_seconds_count": 1,
+    "etcd_mvcc_hash_rev_duration_seconds_count": 2,
+    "etcd_disk_backend_defrag_duration_seconds_count": 1,
+    "etcd_disk_backend_snapshot_duration_seconds_count": 1,
+}
+"""How often works are counted that `worked` does."""
+
+
+def worked(side: Side, directory: Path) -> dict[str, float]:
+    """What its only member counts of a compaction of three changes, sums, a defragmentation and a snapshot."""
+    before = {name: first(side, name) for name in WORKS}
+    base = int(side.call("KV/Put", {"key": "worked"})["response"]["header"]["revision"])
+    for _ in range(3):
+        side.call("KV/Put", {"key": "worked"})
+    side.call("KV/Compact", {"revision": base + 3, "physical": True})
+    side.call("Maintenance/Hash")
+    side.call("KV/Put", {"key": "worked"})
+    # Of the compaction's own revision etcd has noted the sum.
+    for _ in range(2):
+        side.call("Maintenance/HashKV", {"revision": base + 4})
+    side.call("Maintenance/Defragment")
+    side.members.ctl("snapshot", "save", str(directory / f"{side.peer.name.split()[0]}.db"))
+    compacted = first(side, "etcd_debugging_mvcc_db_compaction_last")
+    assert abs(compacted - time.time()) < 60, compacted
+    assert first(side, "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_count") >= 1
+    assert first(side, "etcd_disk_defrag_inflight") == 0
+    return {name: first(side, name) - value for name, value in before.items()}
+
+
+def test_long_works_are_timed(tmp_path: Path) -> None:
+    for pair in pair_of(1, tmp_path / "pair"):
+        assert [worked(side, tmp_path) for side in pair] == [WORKS, WORKS]
+
+
+def test_one_of_many_requests_counts_for_all(three: Pair) -> None:
+    ours = three[1]
+    name, at = "etcd_server_request_duration_seconds_count", ours.members.members[0].name
+
+    def put(**said: str) -> float:
+        labels = ['type="Put"', *(f'{key}="{value}"' for key, value in said.items())]
+        lines = metrics(ours)[1].get(name, [])
+        return sum(value for text, value in lines if all(label in text for label in labels))
+
+    before = put(success="true")
+    for number in range(160):
+        ours.call("KV/Put", {"key": str(number)}, at=at)
+    assert put(success="true") - before == 160
+    failed = put(success="false")
+    for _ in range(16):
+        ours.call("KV/Put", {"key": "k", "lease": 4711}, at=at)
+    assert put(success="false") - failed == 16
+    ranges = first(ours, "etcd_server_range_duration_seconds_count", 'success="true"')
+    for _ in range(32):
+        ours.call("KV/Range", {"key": "k"}, at=at)
+    assert first(ours, "etcd_server_range_duration_seconds_count", 'success="true"') - ranges == 32
 
 
 def timed(side: Side) -> tuple[list[float], list[float]]:

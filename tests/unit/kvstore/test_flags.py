@@ -96,6 +96,18 @@ def test_backups_are_made_where_there_is_a_place() -> None:
     assert (result["backup_dir"], result["backup_interval"], result["backup_keep"]) == ("/b", 600_000, 3)
 
 
+def test_limits_of_slow_requests_are_durations() -> None:
+    assert settings([], {})[0]["slow"] == {"apply": 100, "unary": 300}
+    words = ["--warning-apply-duration=1s", "--experimental-warning-unary-request-duration=2m"]
+    assert settings(words, {})[0]["slow"] == {"apply": 1_000, "unary": 120_000}
+
+
+def test_origins_and_hosts_are_lists() -> None:
+    assert settings([], {})[0]["http"] == {"origins": ["*"], "hosts": ["*"]}
+    words = ["--cors=http://a.example:80,http://b", "--host-whitelist=a, b"]
+    assert settings(words, {})[0]["http"] == {"origins": ["http://a.example:80", "http://b"], "hosts": ["a", "b"]}
+
+
 def test_lists_and_members_are_split() -> None:
     result, _ = settings(
         ["--initial-cluster", "a=http://h:1,b=http://h:2", "--listen-client-urls=http://h:3,http://h:4"], {}
