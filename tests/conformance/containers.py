@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-CLIENT_TIMEOUT_S = 20
+CLIENT_TIMEOUT_S = 90
+PATIENCE_S = 60
 APPLETS = "sh cat sleep echo true id ls hostname kill tail nc wget httpd mkdir touch seq stty unshare"
 requires = [
     pytest.mark.lab,
@@ -63,7 +64,7 @@ class Machine:
             self.process = subprocess.Popen(
                 [*enter, sys.executable, "-m", "agent.dockerapi", *places], stdin=subprocess.DEVNULL, stderr=log
             )
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE_S
         while not self.socket.exists():
             assert self.process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
@@ -71,7 +72,7 @@ class Machine:
     def down(self, number: int = signal.SIGTERM) -> None:
         """End it by a signal."""
         self.process.send_signal(number)
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
     def remove(self) -> None:
         """Remove every container and the machine."""
@@ -130,12 +131,12 @@ def running(place: Path) -> Iterator[Machine]:
 
 class _Unix(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=10)
+        super().__init__("localhost", timeout=PATIENCE_S)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
+        self.sock.settimeout(PATIENCE_S)
         self.sock.connect(str(self._path))
 
 

@@ -61,7 +61,7 @@ def test_an_end_that_can_not_be_saved_is_told_all_the_same(machine: Machine) -> 
     place = in_the_way(machine, container)
     waiting = machine.popen("dock", "wait", container)
     assert machine.dock("kill", container).returncode == 0
-    assert waiting.communicate(timeout=10)[0] == b"137\n"
+    assert waiting.communicate(timeout=60)[0] == b"137\n"
     assert "Exited (137)" in machine.dock("ps", "-a").stdout
     place.rmdir()
     machine.down()
@@ -111,7 +111,7 @@ def test_what_ended_with_its_monitor_while_the_daemon_was_away_leaves_no_port_an
     assert place.is_mount() and "8083" in rules(machine)
     machine.down(signal.SIGKILL)
     os.kill(first, signal.SIGKILL)
-    until("its end", lambda: (machine.place / "run" / "c" / container[:24] / "exit.json").exists(), 10)
+    until("its end", lambda: (machine.place / "run" / "c" / container[:24] / "exit.json").exists(), 60)
     os.kill(monitor, signal.SIGKILL)
     machine.up()
     assert "Exited (137)" in machine.dock("ps", "-a").stdout
@@ -160,8 +160,8 @@ def test_a_slow_disk_holds_up_nobody_else(machine: Machine) -> None:
     os.mkfifo(place)  # who opens it to write waits for a reader
     waiting = ask(machine, "POST", f"/containers/{container}/wait")
     assert machine.dock("kill", container).returncode == 0
-    until("its end", lambda: (machine.place / "run" / "c" / container[:24] / "exit.json").exists(), 10)
-    until("it is over", lambda: "Exited (137)" in machine.dock("ps", "-a").stdout, 10)
+    until("its end", lambda: (machine.place / "run" / "c" / container[:24] / "exit.json").exists(), 60)
+    until("it is over", lambda: "Exited (137)" in machine.dock("ps", "-a").stdout, 60)
     with place.open():
         assert json.loads(waiting.read()) == {"StatusCode": 137}
     place.unlink()

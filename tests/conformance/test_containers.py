@@ -8,12 +8,14 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
 import sys
 import tarfile
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,12 @@ import pytest
 
 from agent import cgroups
 from agent.hierarchies import detect
-from tests.conformance.containers import Machine, busybox, requires
+from tests.conformance.containers import PATIENCE_S, Machine, busybox, requires
 from tests.lab import until
 
 pytestmark = [*requires, pytest.mark.usefixtures("nothing_left")]
 OUTSIDE, MACHINE = "10.99.0.2", "10.99.0.1"
-FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=3).read().decode(), end='')"
+FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=20).read().decode(), end='')"
 ANSWER = (
     "import socket as s; l = s.create_server(('0.0.0.0', 7)); print('ready', flush=True); c, a = l.accept();"
     " c.sendall(a[0].encode()); c.close()"
@@ -118,7 +120,7 @@ def test_volumes_are_shared_guarded_made_and_kept(machine: Machine, tmp_path: Pa
     assert run("-v", "data:/v", "cat /v/c").stdout == "kept\n"
     assert run("-v", "/v", "--tmpfs", "/t", "touch /v/x /t/y && echo done").stdout == "done\n"
     assert [path.name for path in (machine.place / "data/volumes").glob("[!.]*")] == ["data"]
-    until("nothing of the unnamed one", lambda: not [*(machine.place / "data/volumes").glob(".removed/*")], 10)
+    until("nothing of the unnamed one", lambda: not [*(machine.place / "data/volumes").glob(".removed/*")], 60)
     sealed = run("--read-only", "--tmpfs", "/t", "touch /t/x && touch /x")
     assert sealed.returncode == 1 and "Read-only file system" in sealed.stderr
 
@@ -143,7 +145,7 @@ def outside(machine: Machine) -> Iterator[str]:
 
 def fetch(namespace: str, url: str) -> str:
     words = ("nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-c", FETCH, url)
-    return subprocess.run(words, capture_output=True, text=True, timeout=10, check=False).stdout
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
 
 
 def test_ports_are_published_and_what_leaves_has_the_machines_address(machine: Machine, outside: str) -> None:
@@ -152,8 +154,8 @@ def test_ports_are_published_and_what_leaves_has_the_machines_address(machine: M
     machine.dock("run", "-d", "--name", "any", "-e", "NAME=any", "--expose", "80", "-P", *serve)
     port = inspect(machine, "any")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
     address = inspect(machine, "web")["NetworkSettings"]["IPAddress"]
-    until("an answer", lambda: fetch(outside, f"http://{MACHINE}:8081/") == "web\n", 10)
-    until("an answer", lambda: fetch(outside, f"http://{MACHINE}:{port}/") == "any\n", 10)
+    until("an answer", lambda: fetch(outside, f"http://{MACHINE}:8081/") == "web\n", 60)
+    until("an answer", lambda: fetch(outside, f"http://{MACHINE}:{port}/") == "any\n", 60)
     assert fetch(machine.namespace, "http://127.0.0.1:8081/") == "web\n"
     neighbour = machine.dock("run", "--rm", "busybox", "wget", "-qO-", f"http://{address}/", f"http://{MACHINE}:8081/")
     assert neighbour.stdout == "web\nweb\n", neighbour.stderr
@@ -169,11 +171,13 @@ def test_ports_are_published_and_what_leaves_has_the_machines_address(machine: M
 
 
 def test_a_terminal_has_the_clients_size_and_follows_it(machine: Machine) -> None:
-    script = "stty size; read line; stty size; echo got $line; test -t 1; exit $?"
+    # The size comes beside the start, and later beside what is typed: it is waited for.
+    at = "until [ \"$(stty size)\" = '{}' ]; do sleep 0.05; done; stty size"
+    script = f"{at.format('33 101')}; read line; {at.format('44 90')}; echo got $line; test -t 1; exit $?"
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
     client = subprocess.Popen(
-        ("dock", "run", "-it", "--name", "term", "busybox", "sh", "-c", f"sleep 0.5; {script}"),
+        ("dock", "run", "-it", "--name", "term", "busybox", "sh", "-c", script),
         stdin=inner, stdout=inner, stderr=inner, env=machine.env(), start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip
@@ -181,26 +185,26 @@ def test_a_terminal_has_the_clients_size_and_follows_it(machine: Machine) -> Non
     seen = _until_seen(outer, b"33 101")
     fcntl.ioctl(outer, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 90, 0, 0))
     client.send_signal(signal.SIGWINCH)
-    until("the new size", lambda: inspect(machine, "term")["State"]["Running"], 5)
     os.write(outer, b"word\r")
     seen += _until_seen(outer, b"got word")
     assert b"44 90" in seen
-    assert client.wait(10) == 0
+    assert client.wait(60) == 0
     outer, inner = pty.openpty()
     words = ("dock", "run", "-it", "--name", "left", "busybox", "sh", "-c", "echo here; exec sleep 100")
     client = subprocess.Popen(words, stdin=inner, stdout=inner, stderr=inner, env=machine.env())
     _until_seen(outer, b"here")
     os.write(outer, b"\x10")
     os.write(outer, b"\x11")
-    assert client.wait(10) == 0
+    assert client.wait(60) == 0
     assert inspect(machine, "left")["State"]["Running"]
     refused = machine.dock("run", "-it", "--rm", "busybox", "true")
     assert (refused.returncode, refused.stderr) == (1, "dock: the input device is not a TTY\n")
 
 
 def _until_seen(handle: int, wanted: bytes) -> bytes:
-    seen = b""
+    seen, end = b"", time.monotonic() + PATIENCE_S
     while wanted not in seen:
+        assert select.select([handle], [], [], max(0.0, end - time.monotonic()))[0], f"no {wanted!r} in {seen!r}"
         piece = os.read(handle, 4096)
         assert piece, seen
         seen += piece

@@ -49,14 +49,14 @@ def test_signals_are_sent_on(machine: Machine) -> None:
     client = machine.popen("dock", "run", "--rm", "busybox", "sh", "-c", script)
     assert client.stdout is not None and client.stdout.readline() == b"ready\n"
     client.send_signal(signal.SIGTERM)
-    assert client.communicate(timeout=10)[0] == b"got\n"
+    assert client.communicate(timeout=60)[0] == b"got\n"
     assert client.returncode == 3
 
 
 def test_the_life_of_a_container_by_every_verb(machine: Machine, tmp_path: Path) -> None:
     made = machine.dock("run", "-d", "--name", "one", "-l", "a=b", "busybox", "sh", "-c", "seq 5; exec sleep 300")
     assert made.returncode == 0 and len(made.stdout.strip()) == 64
-    until("five lines", lambda: machine.dock("logs", "one").stdout == "1\n2\n3\n4\n5\n", 5)
+    until("five lines", lambda: machine.dock("logs", "one").stdout == "1\n2\n3\n4\n5\n", 60)
     assert machine.dock("logs", "--tail", "2", "one").stdout == "4\n5\n"
     found = json.loads(machine.dock("inspect", "one").stdout)[0]
     assert (found["Id"], found["State"]["Running"], found["Config"]["Labels"]) == (
@@ -73,8 +73,8 @@ def test_the_life_of_a_container_by_every_verb(machine: Machine, tmp_path: Path)
     assert follower.stdout is not None and follower.stdout.readline() == b"5\n"
     waiter = machine.popen("dock", "wait", "one")
     assert machine.dock("kill", "one").stdout == "one\n"
-    assert waiter.communicate(timeout=10)[0] == b"137\n"
-    follower.communicate(timeout=10)
+    assert waiter.communicate(timeout=60)[0] == b"137\n"
+    follower.communicate(timeout=60)
     assert "Exited (137)" in machine.dock("ps", "-a").stdout
     assert machine.dock("start", "one").stdout == "one\n"
     assert machine.dock("stop", "-t", "0", "one").returncode == 0
@@ -101,5 +101,5 @@ def test_a_client_waits_for_a_daemon_that_was_killed(machine: Machine, tmp_path:
         (tmp_path / "go").touch()
     machine.up()
     (tmp_path / "go").touch()
-    out, err = client.communicate(timeout=15)
+    out, err = client.communicate(timeout=60)
     assert (client.returncode, out) == (9, b"last\n"), err

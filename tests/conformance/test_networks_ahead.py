@@ -15,7 +15,7 @@ from tests.conformance.containers import Machine, ask, requires, running
 from tests.lab import until
 
 pytestmark = requires
-SECONDS = 15
+SECONDS = 60
 
 
 @pytest.fixture

@@ -125,11 +125,11 @@ def test_a_token_is_good_everywhere_and_ends_when_nobody_shows_it(tmp_path: Path
         first, second, third = members.members
         token = caller.token(first, "alice")
         for number in range(30):
-            # At the other members it may be shown before they know it.
+            # At the other members it may be shown before they know it. One that is shown lives on.
+            assert caller.call(first, "KV/Range", token, key="a/1")["code"] == "OK"
             fresh = caller.token(first, "alice")
             answer = caller.call((second, third)[number % 2], "KV/Put", fresh, key="a/1", value="1")
             assert answer["code"] == "OK", answer
-        assert caller.call(first, "KV/Range", token, key="a/1")["code"] == "OK"
         unused = [caller.token(first, "alice") for _ in range(200)]
 
         def ended() -> bool:
@@ -137,7 +137,7 @@ def test_a_token_is_good_everywhere_and_ends_when_nobody_shows_it(tmp_path: Path
             answer = caller.call(first, "KV/Range", unused.pop(), key="a/1")
             return answer.get("details") == "etcdserver: invalid auth token"
 
-        until("end of the token", ended, 8)
+        until("end of the token", ended)
         assert caller.call(first, "KV/Range", caller.token(first, "alice"), key="a/1")["code"] == "OK"
         never = caller.call(second, "KV/Range", "x.99999999", key="a/1")
         assert never["details"] == "etcdserver: invalid auth token"
@@ -266,7 +266,7 @@ def test_bad_settings_are_named(tmp_path: Path) -> None:
         ("--bcrypt-cost=x", "'x' is not a whole number"),
     ]:
         command = [*OURS, "--data-dir", str(tmp_path / "d"), flag]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode != 0 and said in done.stderr, done.stderr
 
 

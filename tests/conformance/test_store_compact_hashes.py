@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers
+from kvstore.client import Client
 from tests.conformance.members import Member, Members, etcdctl_path, until
 from tests.conformance.test_store_corruption import ALARM, ids
 
@@ -91,7 +92,7 @@ def test_where_no_two_are_alike_the_alarm_is_of_the_whole_cluster(members: Membe
     assert "" in found and len(found) <= 2
 
 
-def test_members_that_are_alike_raise_nothing(tmp_path: Path) -> None:
+async def test_members_that_are_alike_raise_nothing(tmp_path: Path) -> None:
     """Over slow compactions and such that follow each other faster than hashes are made, restarts and snapshots."""
     members = Members(tmp_path / "c", 3, [*FLAGS, "--snapshot-count=50"])
     try:
@@ -100,10 +101,11 @@ def test_members_that_are_alike_raise_nothing(tmp_path: Path) -> None:
             away = members.members[turn % 3]
             away.stop()
             here = [one for one in members.members if one is not away]
-            for number in range(60):
-                members.ctl("put", f"k{number % 7}", f"{turn} {number}", at=here)
-                if number % 20 == 19 or turn == 3:
-                    members.ctl("compact", newest(members, here), at=here)
+            async with Client([one.client_url for one in here], timeout=60) as client:
+                for number in range(60):
+                    put = await client.put(b"k%d" % (number % 7), b"%d %d" % (turn, number))
+                    if number % 20 == 19 or turn == 3:
+                        await client.compact(put.header.revision)
             away.start(members.initial)
             members.wait()
             time.sleep(ONE_CHECK_S)

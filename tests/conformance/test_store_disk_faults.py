@@ -17,8 +17,10 @@ from tests.conformance.members import Member, until
 from tests.disk.mounted import missing
 
 WORK_S = 0.4
+LONG_S = 120.0
 VALUE = b"v" * (64 << 10)
 IN_DOUBT = power.PREFIX + b"in doubt"
+TRIES = 4
 MANY = 400
 """Values of 64 KiB: more than the log has laid ahead for, and than the disk has in reserve."""
 
@@ -29,7 +31,7 @@ def ended_with_an_error(member: Member) -> None:
     """Wait until it has ended by itself, for the reason that its disk gave."""
     process = member.process
     assert process is not None
-    until(f"end of {member.name}", lambda: process.poll() is not None, 10.0)
+    until(f"end of {member.name}", lambda: process.poll() is not None)
     said = member.log.read_text().splitlines()
     assert process.returncode == 1 and "Input/output error" in said[-1], (process.returncode, said[-3:])
     member.process = None
@@ -46,7 +48,7 @@ async def put_until_refused(client: Client) -> None:
     raise AssertionError("nothing was refused")
 
 
-async def put_when_taken(client: Client, seconds: float = 20.0) -> None:
+async def put_when_taken(client: Client, seconds: float = 60.0) -> None:
     """Put a key again and again until there is room."""
     async with asyncio.timeout(seconds):
         while True:
@@ -84,13 +86,13 @@ async def test_a_leader_whose_sync_fails_acknowledges_nothing_more_and_comes_bac
         leader = one.members.leader().name
         away, beside = (member.name for member in one.members.members if member.name != leader)
         one.by_name(away).stop(signal.SIGKILL)
-        writing = asyncio.create_task(one.write([leader, beside], 2 * WORK_S))
-        await asyncio.sleep(WORK_S)
+        writing = asyncio.create_task(one.write([leader, beside], LONG_S))
+        await one.acknowledged_more(WORK_S)
         one.disks[leader].fail("sync", "EIO")
         await asyncio.to_thread(ended_with_an_error, one.by_name(leader))
         # What was acknowledged since the first kill is at this one, which goes, and at the leader, or nowhere.
         one.by_name(beside).stop(signal.SIGKILL)
-        await writing
+        await power.ended(writing)
         one.disks[leader].fail("sync", "none")
         one.disks[leader].lose("all", 1)
         await asyncio.to_thread(one.start, [away, leader])
@@ -128,27 +130,36 @@ async def test_a_leader_whose_disk_is_full_refuses_writes_loses_nothing_and_goes
         assert not await one.missing([full])
 
 
-@pytest.mark.parametrize(("milliseconds", "leads_on"), [(100, True), (3000, False)])
-async def test_a_leader_leads_on_while_its_disk_is_slow_and_no_more_when_it_is_too_slow(
-    tmp_path: Path, milliseconds: int, leads_on: bool
-) -> None:
+async def test_a_leader_leads_on_while_its_disk_is_slow(tmp_path: Path) -> None:
+    """A busy machine may make a leader lose its lead all the same; one that its disk costs it has none in any try."""
+    changes: list[int] = []
+    while 0 not in changes:
+        assert len(changes) < TRIES, f"changes of the leader while its disk was slow: {changes}"
+        with power.cluster(tmp_path / str(len(changes)), 4) as one:
+            slow = one.members.leader()
+            before = slow.metric("etcd_server_leader_changes_seen_total")
+            one.disks[slow.name].slow(100)
+            await one.write([member.name for member in one.members.members if member is not slow], 2.5)
+            changes.append(slow.metric("etcd_server_leader_changes_seen_total") - before)
+            one.disks[slow.name].slow(0)
+            assert not await one.missing([slow.name])
+
+
+async def test_a_leader_whose_disk_is_too_slow_leads_no_more(tmp_path: Path) -> None:
     with power.cluster(tmp_path, 4) as one:
         slow = one.members.leader()
         others = [member for member in one.members.members if member is not slow]
-        changes = slow.metric("etcd_server_leader_changes_seen_total")
-        one.disks[slow.name].slow(milliseconds)
+        one.disks[slow.name].slow(3000)
         writing = asyncio.create_task(one.write([member.name for member in others], 2.5))
-        if leads_on:
-            await writing
-            assert slow.metric("etcd_server_leader_changes_seen_total") == changes
-            assert one.members.leader() is slow
-        else:
-            await asyncio.to_thread(until, "another leader", lambda: one.members.leader() in others, 10.0)
-            await writing
-            began = time.monotonic()
-            async with Client([member.client_url for member in others], timeout=power.TIMEOUT_S) as client:
-                await client.put(power.PREFIX + b"quick", b"v")
-            assert time.monotonic() - began < 1.0, "a write waits for no slow disk"
-            one.promised[power.PREFIX + b"quick"] = b"v"
+        await asyncio.to_thread(until, "another leader", lambda: one.members.leader() in others)
+        await writing
+        took: list[float] = []
+        async with Client([member.client_url for member in others], timeout=power.READ_S) as client:
+            while not took or took[-1] > 1.0:
+                assert len(took) < TRIES, f"a write waits for no slow disk: {took}"
+                began, key = time.monotonic(), power.PREFIX + b"quick %d" % len(took)
+                await client.put(key, b"v")
+                one.promised[key] = b"v"
+                took.append(time.monotonic() - began)
         one.disks[slow.name].slow(0)
         assert not await one.missing([slow.name])

@@ -17,7 +17,7 @@ from tests.certificates import Authority
 from tests.conformance.members import Member, Members, until
 from tests.conformance.secured import clients_flags, context
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 KEY = b64encode(b"k").decode()
 PUT = {"key": KEY, "value": KEY}
 
@@ -112,7 +112,7 @@ def dialed(path: Path) -> socket.socket:
     until("a socket file", path.exists)
     dialed = socket.socket(socket.AF_UNIX)
     dialed.settimeout(TIMEOUT_S)
-    dialed.connect(str(path))
+    until("one that listens there", lambda: dialed.connect_ex(str(path)) == 0)
     return dialed
 
 

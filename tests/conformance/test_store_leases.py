@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvstore import backup
-from tests.conformance.members import Member, Members, etcdctl_path, until
+from tests.conformance.members import Member, Members, etcdctl_path, running, until
 
 pytestmark = pytest.mark.skipif(etcdctl_path() is None, reason="etcdctl is not here: run make setup")
 
@@ -28,12 +28,9 @@ def left(members: Members, lease: str, at: list[Member]) -> int:
 @pytest.fixture
 def noting(tmp_path: Path) -> Iterator[Members]:
     """Three members that note every second what is left of leases."""
-    members = Members(
-        tmp_path, 3, ["--heartbeat-interval=50", "--election-timeout=500", "--lease-checkpoint-interval=1s"]
-    )
-    members.start()
-    yield members
-    members.close()
+    flags = ["--heartbeat-interval=50", "--election-timeout=500", "--lease-checkpoint-interval=1s"]
+    with running(Members(tmp_path, 3, flags)) as members:
+        yield members
 
 
 def granted(members: Members, at: list[Member]) -> str:
@@ -55,7 +52,7 @@ def test_a_new_leader_goes_on_where_the_one_before_was(noting: Members) -> None:
     assert noting.ctl("lease", "keep-alive", "--once", leases[1]).split()[-1] == f"TTL({TTL_S})"
     restarted(noting, noting.leader())
     first, second = (left(noting, lease, noting.members) for lease in leases)
-    assert TTL_S - 30 < first <= TTL_S - PAUSE_S + 1
+    assert TTL_S - 120 < first <= TTL_S - PAUSE_S + 1
     assert first + PAUSE_S / 2 <= second <= TTL_S
     # Without a quorum for a while, and all of them anew.
     for member in noting.members:
@@ -82,7 +79,7 @@ def test_a_snapshot_tells_what_is_left(noting: Members, tmp_path: Path) -> None:
     )
     try:
         alone.start()
-        assert TTL_S - 30 < left(alone, lease, alone.members) <= TTL_S - PAUSE_S + 1
+        assert TTL_S - 120 < left(alone, lease, alone.members) <= TTL_S - PAUSE_S + 1
     finally:
         alone.close()
 
@@ -94,9 +91,14 @@ def test_with_the_gate_closed_each_leader_begins_anew(tmp_path: Path) -> None:
         alone.start()
         lease = granted(alone, alone.members)
         time.sleep(PAUSE_S)
-        alone.members[0].stop(signal.SIGKILL)
-        alone.members[0].start(alone.initial)
-        alone.wait()
-        until("the lease", lambda: left(alone, lease, alone.members) > TTL_S - PAUSE_S + 1)
+
+        def begun_anew() -> bool:
+            # From its start on time passes, on a busy machine perhaps too much until it is asked.
+            alone.members[0].stop(signal.SIGKILL)
+            alone.members[0].start(alone.initial)
+            alone.wait()
+            return left(alone, lease, alone.members) > TTL_S - PAUSE_S + 1
+
+        until("the lease", begun_anew)
     finally:
         alone.close()

@@ -53,7 +53,7 @@ def test_members_with_certificates_form_a_cluster_and_nobody_else_is_let_in(
     members.ctl("put", "k", "v")
     until("the write at all members", lambda: revisions(members) == {"k\nv\n"})
     place = ("127.0.0.1", members.members[0].peer_port)
-    with socket.create_connection(place, 5) as plain:
+    with socket.create_connection(place, 30) as plain:
         plain.sendall(b"GET /version HTTP/1.1\r\nHost: m\r\n\r\n")
         answer = plain.recv(200)
         assert b"etcdserver" not in answer
@@ -61,7 +61,7 @@ def test_members_with_certificates_form_a_cluster_and_nobody_else_is_let_in(
     for trust in (context(authority.cert), context(authority.cert, stranger)):
         with (
             pytest.raises(OSError),
-            socket.create_connection(place, 5) as plain,
+            socket.create_connection(place, 30) as plain,
             trust.wrap_socket(plain, server_hostname="localhost") as secure,
         ):
             secure.sendall(b"GET /version HTTP/1.1\r\nHost: m\r\n\r\n")
@@ -69,7 +69,7 @@ def test_members_with_certificates_form_a_cluster_and_nobody_else_is_let_in(
             raise AssertionError("it was let in")
     trust = context(authority.cert, authority.issue("friend"))
     with (
-        socket.create_connection(place, 5) as plain,
+        socket.create_connection(place, 30) as plain,
         trust.wrap_socket(plain, server_hostname="localhost") as secure,
     ):
         secure.sendall(b"GET /version HTTP/1.1\r\nHost: m\r\n\r\n")
@@ -82,7 +82,7 @@ def test_members_make_their_own_certificates(command: tuple[str, ...], start: St
     until("the write at all members", lambda: revisions(members) == {"k\nv\n"})
     place = ("127.0.0.1", members.members[0].peer_port)
     with (
-        socket.create_connection(place, 5) as plain,
+        socket.create_connection(place, 30) as plain,
         context(None).wrap_socket(plain) as secure,
     ):
         assert secure.version() == "TLSv1.3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -66,7 +67,7 @@ def test_clients_are_served_over_tls(command: tuple[str, ...], authority: Author
         trust = context(authority.cert)
         trust.set_alpn_protocols(offered)
         with (
-            socket.create_connection(("127.0.0.1", member.client_port), 2) as plain,
+            socket.create_connection(("127.0.0.1", member.client_port), 20) as plain,
             trust.wrap_socket(plain, server_hostname="localhost") as secure,
         ):
             # Etcd 3.4 speaks HTTP/1.1 too, but does not say so.
@@ -130,14 +131,14 @@ def test_a_revoked_certificate_is_refused_also_when_the_list_comes_later(
 def session_of(place: tuple[str, int], trust: ssl.SSLContext) -> ssl.SSLSession | None:
     """Of a first connection; of TLS 1.2, where it comes with the handshake."""
     trust.maximum_version = ssl.TLSVersion.TLSv1_2
-    with socket.create_connection(place, 2) as plain, trust.wrap_socket(plain, server_hostname="localhost") as first:
+    with socket.create_connection(place, 20) as plain, trust.wrap_socket(plain, server_hostname="localhost") as first:
         return first.session
 
 
 def is_resumed(place: tuple[str, int], trust: ssl.SSLContext, session: ssl.SSLSession | None) -> bool | None:
     """Whether a connection that is answered goes on with that session."""
     with (
-        socket.create_connection(place, 2) as plain,
+        socket.create_connection(place, 20) as plain,
         trust.wrap_socket(plain, server_hostname="localhost", session=session) as again,
     ):
         again.sendall(b"GET /health HTTP/1.0\r\n\r\n")
@@ -165,10 +166,15 @@ def test_a_session_does_not_go_on_once_its_certificate_is_too_old(authority: Aut
         trust=context(authority.cert, authority.issue("bob", [])),
     )
     place = ("127.0.0.1", members.secure[0].client_port)
-    ends = datetime.now(UTC) + timedelta(seconds=3)
-    trust = context(authority.cert, authority.issue("alice", [], ends=ends))
-    session = session_of(place, trust)
-    assert is_resumed(place, trust, session)
+    for seconds in (3, 6, 12, 24):  # a busy machine may take longer for all this
+        ends = datetime.now(UTC) + timedelta(seconds=seconds)
+        trust = context(authority.cert, authority.issue("alice", [], ends=ends))
+        with contextlib.suppress(OSError):
+            session = session_of(place, trust)
+            assert is_resumed(place, trust, session)
+            break
+    else:
+        raise AssertionError("no session goes on")
     time.sleep((ends - datetime.now(UTC)).total_seconds() + 1.1)
     with pytest.raises(OSError):
         is_resumed(place, trust, session)
@@ -183,28 +189,29 @@ def test_handshakes_that_do_not_end_are_ended_and_hold_nobody_up(authority: Auth
     begin = time.monotonic()
     with ExitStack() as ends:
         # The head of a handshake message of 500 bytes, of which nothing comes.
-        silent = [ends.enter_context(socket.create_connection(place, 30)) for _ in range(100)]
+        silent = [ends.enter_context(socket.create_connection(place, 60)) for _ in range(100)]
         for one in silent:
             one.sendall(b"\x16\x03\x01\x01\xf4\x01")
         members.ctl("put", "k", "v")
         for _ in range(50):
-            with socket.create_connection(place, 5) as wrong:
+            with socket.create_connection(place, 30) as wrong:
                 wrong.sendall(b"\x16\x03\x01\xff\xff" + b"x" * 3000)
                 wrong.recv(100)
         assert members.ctl("get", "k") == "k\nv\n"
         assert time.monotonic() - begin < HANDSHAKE_S
         for one in silent:
             assert one.recv(100) == b""
-    assert HANDSHAKE_S - 2 < time.monotonic() - begin < HANDSHAKE_S + 5
+    took = time.monotonic() - begin
+    assert HANDSHAKE_S - 2 < took < HANDSHAKE_S + 20
     rejected = [line for line in members.members[0].told() if "rejected connection" in line["msg"]]
-    assert len(rejected) < 10, "one line a second at most"
+    assert len(rejected) < took, "one line a second at most"
     assert any(line["skipped-lines"] for line in rejected), rejected
 
 
 def serial(port: int, trust: ssl.SSLContext) -> str:
     """Of the certificate that is shown there."""
     with (
-        socket.create_connection(("127.0.0.1", port), 5) as plain,
+        socket.create_connection(("127.0.0.1", port), 30) as plain,
         trust.wrap_socket(plain, server_hostname="localhost") as secure,
     ):
         shown = secure.getpeercert()
@@ -221,10 +228,9 @@ def test_a_renewed_certificate_is_shown_without_a_restart_under_a_running_watch(
     )
     port = members.secure[0].client_port
     before = serial(port, trust)
-    watch = subprocess.Popen(members.ctl_command("watch", "k"), stdout=subprocess.PIPE, text=True)
+    watch = subprocess.Popen(members.ctl_command("watch", "k", "--rev=1"), stdout=subprocess.PIPE, text=True)
     try:
         assert watch.stdout is not None
-        time.sleep(0.5)
         members.ctl("put", "k", "1")
         assert [watch.stdout.readline() for _ in range(3)] == ["PUT\n", "k\n", "1\n"]
         authority.issue("server")
@@ -320,7 +326,7 @@ def test_clients_come_through_a_socket_file(authority: Authority, start: Start) 
     member.start(members.initial, "new", "--listen-client-urls", urls)
     members.wait()
     words = [members.ctl_command()[0], f"--endpoints=unix://{plain}", "put", "k", "v"]
-    assert subprocess.run(words, capture_output=True, text=True, timeout=20).stdout == "OK\n"
+    assert subprocess.run(words, capture_output=True, text=True, timeout=60).stdout == "OK\n"
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(plain))

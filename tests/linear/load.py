@@ -47,6 +47,11 @@ class Load:
     last_write_began: int = 0
     """When the newest of the acknowledged writes began."""
 
+    @property
+    def answered(self) -> int:
+        """Operations that were answered so far."""
+        return sum(one.outcome == "ok" for one in self.operations)
+
     async def run(self) -> None:
         """Work until `stopping`."""
         async with asyncio.TaskGroup() as tasks:

@@ -33,7 +33,12 @@ FINAL_S = 30.0
 LATE_S = 2.0
 """A lease ends at most so long after its TTL while a leader stays; on two busy cores."""
 MIN_RATE = 20.0
-"""Answered operations a second, over all of a run: fewer prove nothing."""
+"""Answered operations for each second that a run is to last: fewer prove nothing."""
+LONGEST = 3
+"""A run lasts so many times as long at most."""
+TRIES = 3
+TOO_BUSY = 3
+"""Exit code when all that is wrong is time: a lease that ended late, a leader that lost its lead, few answers."""
 
 
 @contextlib.contextmanager
@@ -70,8 +75,8 @@ def elections(world: World) -> dict[str, int]:
     return {name: one.metric("etcd_server_leader_changes_seen_total") for name, one in world.members.items()}
 
 
-async def play(world: World, seed: int, seconds: float, only_clocks: bool) -> tuple[History, list[str]]:
-    """Clients and watchers under faults; what they saw, and what is wrong besides."""
+async def play(world: World, seed: int, seconds: float, only_clocks: bool) -> tuple[History, list[str], list[str]]:
+    """Clients and watchers under faults; what they saw, what is wrong besides, and what took too long."""
     load, holders = Load(world.urls, seed), Leases(world.urls, seed)
     before = elections(world)
     faults = Faults(world, load, seed)
@@ -82,13 +87,18 @@ async def play(world: World, seed: int, seconds: float, only_clocks: bool) -> tu
             tasks.create_task(load.watch(f"at {name}", [url], known))
         tasks.create_task(load.watch("at any", urls, known))
         working = [tasks.create_task(load.run()), tasks.create_task(holders.run())]
+        begun = time.monotonic()
         await faults.run(seconds, only_clocks)
+        # A busy machine answers fewer: it takes longer for as many.
+        while load.answered < MIN_RATE * seconds and time.monotonic() - begun < LONGEST * seconds:
+            await faults.run(seconds / 3, only_clocks)
         wrong = [f"{name} has ended by itself" for name in faults.alive()]
         await asyncio.to_thread(world.ready)
+        late = []
         if only_clocks:
-            wrong += leases.check(holders.held, LATE_S)
+            late += leases.check(holders.held, LATE_S)
             if elections(world) != before:
-                wrong.append(f"the leader changed: {before}, then {elections(world)}")
+                late.append(f"the leader changed: {before}, then {elections(world)}")
         load.stopping = holders.stopping = True
         await asyncio.gather(*working)
         async with Client(urls, timeout=FINAL_S) as client:
@@ -103,7 +113,10 @@ async def play(world: World, seed: int, seconds: float, only_clocks: bool) -> tu
         wrong.append(f"members' hashes of revision {revision} differ: {hashes}")
     watched = {name: tuple(changes) for name, changes in load.watched.items()}
     print(f"errors: {load.errors}")
-    return History(tuple(load.operations), watched, logs, tuple(faults.deaths), revision, tuple(holders.held)), wrong
+    if load.answered < MIN_RATE * seconds:
+        late.append(f"only {load.answered} operations were answered")
+    seen = History(tuple(load.operations), watched, logs, tuple(faults.deaths), revision, tuple(holders.held))
+    return seen, wrong, late
 
 
 def figures(seen: History, seconds: float) -> str:
@@ -134,25 +147,36 @@ def once(
         world.start()
         world.ready()
         began = time.monotonic()
-        seen, wrong = asyncio.run(play(world, seed, seconds, only_clocks))
+        seen, wrong, late = asyncio.run(play(world, seed, seconds, only_clocks))
         took = time.monotonic() - began
     finally:
         world.close()
     print(figures(seen, took), f"revision {seen.until}", sep="\n", flush=True)
     history.save(seen, directory / "history.jsonl")
-    answered = sum(one.outcome == "ok" for one in seen.operations)
-    if answered < MIN_RATE * seconds:
-        wrong.append(f"only {answered} operations were answered")
-    return tell(seen, wrong)
+    return tell(seen, wrong, late)
 
 
-def tell(seen: History, wrong: Sequence[str] = ()) -> int:
+def tell(seen: History, wrong: Sequence[str] = (), late: Sequence[str] = ()) -> int:
     """Print the verdict; returns the exit code."""
     began = time.monotonic()
     found = [*wrong, *judge(seen).wrong]
-    print(*(found or ["linearizable"]), sep="\n")
+    print(*(found or ["linearizable"]), *late, sep="\n")
     print(f"judged in {time.monotonic() - began:.1f} s", flush=True)
-    return 1 if found else 0
+    return 1 if found else TOO_BUSY if late else 0
+
+
+def run_patiently(directory: Path, seed: int, seconds: float, only_clocks: bool = False) -> tuple[int, str]:
+    """Do a run, again where only time was wrong, which a busy machine explains once and a broken store each time.
+
+    Returns the last one's exit code, and what all of them printed.
+    """
+    printed = ""
+    for turn in range(TRIES):
+        done = run_apart(directory / str(turn), seed + turn, seconds, only_clocks=only_clocks)
+        printed += done.stdout
+        if done.returncode != TOO_BUSY:
+            break
+    return done.returncode, printed
 
 
 def main() -> int:

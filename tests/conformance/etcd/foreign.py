@@ -19,7 +19,7 @@ unknown_fields: Any = importlib.import_module("google.protobuf.unknown_fields")
 message_factory: Any = importlib.import_module("google.protobuf.message_factory")
 services: Any = importlib.import_module("foreign_services")
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 END = object()
 
@@ -128,13 +128,15 @@ class Client:
             self.channels[at] = grpc.insecure_channel(at, options=OPTIONS)
         return self.channels[at]
 
-    def do_call(self, at: str, method: str, request: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
+    def do_call(
+        self, at: str, method: str, request: dict[str, Any], metadata: dict[str, str], patience: float = TIMEOUT_S
+    ) -> dict[str, Any]:
         kind, answer, path, _ = self.method(method)
         call = self.channel(at).unary_unary(
             path, request_serializer=kind.SerializeToString, response_deserializer=answer.FromString
         )
         try:
-            done = call(to_message(kind, request), metadata=list(metadata.items()), timeout=TIMEOUT_S)
+            done = call(to_message(kind, request), metadata=list(metadata.items()), timeout=patience)
         except grpc.RpcError as error:
             return status(error)
         return {"code": "OK", "response": to_data(done)}

@@ -19,8 +19,8 @@ from tests.conformance.members import Member, until
 
 LONGEST_DESCRIPTION = 300
 """Characters of a step that are shown."""
-CTL_TIMEOUT_S = 20.0
-UNTIL_TIMEOUT_S = 15.0
+CTL_TIMEOUT_S = 60.0
+UNTIL_TIMEOUT_S = 60.0
 UNTIL_PAUSE_S = 0.1
 
 
@@ -28,7 +28,7 @@ def describe(step: s.Step) -> str:
     """A step as a person reads it."""
     if isinstance(step, s.Ctl):
         return f"etcdctl {step.words}" + (f" <<< {step.stdin!r}"[:LONGEST_DESCRIPTION] if step.stdin else "")
-    shown = [f"{name}={value!r}" for name, value in vars(step).items() if value and name != "since"]
+    shown = [f"{name}={value!r}" for name, value in vars(step).items() if value and name not in ("since", "patience")]
     return f"{type(step).__name__}({', '.join(shown)})"[:LONGEST_DESCRIPTION]
 
 
@@ -114,7 +114,7 @@ def _lines(step: s.Lines, side: Side) -> tuple[Any, Any]:
 @perform.register
 def _call(step: s.Call, side: Side) -> tuple[Any, Any]:
     metadata = s.fill(step.metadata, side.values)
-    return side.call(step.method, s.fill(step.request, side.values), step.at, metadata), None
+    return side.call(step.method, s.fill(step.request, side.values), step.at, metadata, step.patience), None
 
 
 @perform.register

@@ -67,6 +67,8 @@ class Call(Step):
     method: str
     request: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    patience: float = 60.0
+    """Seconds after which the client gives it up."""
 
 
 @dataclass(frozen=True)

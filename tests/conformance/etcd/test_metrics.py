@@ -106,7 +106,8 @@ def metrics_of(member: Member) -> tuple[dict[str, str], dict[str, list[tuple[str
     """Kinds by name, and labels and values by the name of the line."""
     kinds: dict[str, str] = {}
     values: dict[str, list[tuple[str, float]]] = {}
-    for line in member.fetch("/metrics").splitlines():
+    page: str = until(f"metrics of {member.name}", lambda: member.fetch("/metrics"))
+    for line in page.splitlines():
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split()
             kinds[name] = kind
@@ -163,11 +164,13 @@ def test_what_happens_is_counted(three: Beside) -> None:
     )
     before = {name: first(ours, name) for name in names}
     label = 'grpc_method="Put"'
-    puts = [first(ours, f"grpc_server_{name}_total", label) for name in ("started", "handled", "msg_sent")]
+
+    def puts() -> list[float]:
+        return [first(ours, f"grpc_server_{name}_total", label) for name in ("started", "handled", "msg_sent")]
+
+    wanted = [count + 1 for count in puts()]
     ours.call("KV/Put", {"key": "k", "value": "v" * 10_000}, at=ours.members.members[0].name)
-    assert [first(ours, f"grpc_server_{name}_total", label) for name in ("started", "handled", "msg_sent")] == [
-        count + 1 for count in puts
-    ]
+    until(f"{wanted} puts, not {puts()}", lambda: puts() == wanted)
     after = {name: first(ours, name) for name in names}
     assert after[names[0]] > before[names[0]]
     assert after[names[1]] - before[names[1]] > 10_000

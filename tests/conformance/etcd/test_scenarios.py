@@ -18,6 +18,7 @@ from tests.conformance.etcd.steps import Scenario, Step
 
 pytestmark = NEEDS_CLIENTS
 CONTEXT_LINES = 4
+TRIES = 2
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +88,20 @@ def cases(members: int) -> list[Any]:
     return [pytest.param(each, id=each.name) for each in SCENARIOS if each.members == members]
 
 
+def check(scenario: Scenario, beside: Beside) -> None:
+    """All sides answer alike. On a busy machine a lease may end or a leader change at one of them: once more then."""
+    for _ in range(TRIES):
+        if not (found := difference(scenario, beside)):
+            return
+        print(found)
+    raise AssertionError(f"\n{found}")
+
+
 @pytest.mark.parametrize("scenario", cases(1))
 def test_one_member(scenario: Scenario, one: Beside) -> None:
-    found = difference(scenario, one)
-    assert not found, f"\n{found}"
+    check(scenario, one)
 
 
 @pytest.mark.parametrize("scenario", cases(3))
 def test_three_members(scenario: Scenario, three: Beside) -> None:
-    found = difference(scenario, three)
-    assert not found, f"\n{found}"
+    check(scenario, three)

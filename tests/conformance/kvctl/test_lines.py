@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.conformance.members import etcdctl_path
 
 KVCTL = [sys.executable, "-m", "cli.kvctl.app"]
 LINES = Path(__file__).with_name("lines")
+TRIES = 2
 Pair = tuple[Tool, Tool]
 pytestmark = pytest.mark.skipif(etcdctl_path() is None, reason="etcdctl is not here: run make setup")
 
@@ -28,28 +29,6 @@ def pair_of(program: str, peer: peers.Peer, directory: Path, members: int) -> It
             stack.callback(tool.close)
         list(threads.map(Tool.start, tools))
         yield tools[0], tools[1]
-
-
-@pytest.fixture
-def debian(tmp_path: Path) -> Iterator[Pair]:
-    program = etcdctl_path()
-    assert program is not None
-    yield from pair_of(program, peers.etcd(str(peers.DEBIAN)), tmp_path, 1)
-
-
-@pytest.fixture
-def newest(tmp_path: Path) -> Iterator[Pair]:
-    peer, client = peers.newest()[0], peers.newest_client()[0]
-    if peer is None or client is None:
-        pytest.skip("there is no Go to build the newest etcd with")
-    yield from pair_of(client, peer, tmp_path, 1)
-
-
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Pair]:
-    program = etcdctl_path()
-    assert program is not None
-    yield from pair_of(program, peers.etcd(str(peers.DEBIAN)), tmp_path, 3)
 
 
 def difference(lines: list[Line], pair: Pair) -> str:
@@ -72,19 +51,29 @@ def groups(folder: str) -> list[str]:
     return sorted(path.stem for path in (LINES / folder).glob("*.txt"))
 
 
+def check(path: Path, program: str, peer: peers.Peer, directory: Path, members: int = 1) -> None:
+    """Both clients say the same, each of a new store. On a busy machine the time of one may be over: once more then."""
+    for turn in range(TRIES):
+        with contextmanager(pair_of)(program, peer, directory / str(turn), members) as pair:
+            if not (found := difference(read(path), pair)):
+                return
+        print(found)
+    raise AssertionError(f"\n{found}")
+
+
 @pytest.mark.parametrize("group", groups("debian"))
-def test_as_debians(group: str, debian: Pair) -> None:
-    found = difference(read(LINES / "debian" / f"{group}.txt"), debian)
-    assert not found, f"\n{found}"
+def test_as_debians(group: str, tmp_path: Path) -> None:
+    check(LINES / "debian" / f"{group}.txt", str(etcdctl_path()), peers.etcd(str(peers.DEBIAN)), tmp_path)
 
 
 @pytest.mark.parametrize("group", groups("newest"))
-def test_as_the_newest(group: str, newest: Pair) -> None:
-    found = difference(read(LINES / "newest" / f"{group}.txt"), newest)
-    assert not found, f"\n{found}"
+def test_as_the_newest(group: str, tmp_path: Path) -> None:
+    peer, client = peers.newest()[0], peers.newest_client()[0]
+    if peer is None or client is None:
+        pytest.skip("there is no Go to build the newest etcd with")
+    check(LINES / "newest" / f"{group}.txt", client, peer, tmp_path)
 
 
 @pytest.mark.parametrize("group", groups("three"))
-def test_on_three_members(group: str, three: Pair) -> None:
-    found = difference(read(LINES / "three" / f"{group}.txt"), three)
-    assert not found, f"\n{found}"
+def test_on_three_members(group: str, tmp_path: Path) -> None:
+    check(LINES / "three" / f"{group}.txt", str(etcdctl_path()), peers.etcd(str(peers.DEBIAN)), tmp_path, 3)

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.peers import Peer
 from tests.conformance.members import Member, Members
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 90.0
 NUMBER = "<n>"
 DECIMAL = r"(\d+)"
 """The group of a pattern that keeps a decimal id; others are hexadecimal."""
