@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+REMEDY = (
+    "Name a domain whose SRV records _etcd-server._tcp (or _etcd-server-ssl._tcp) have this member's "
+    "--initial-advertise-peer-urls, or list the members with --initial-cluster in place of --discovery-srv."
+)
 IDENTITY = "member.json"
 """A data directory with this file is a member's already (`kvstore/src/member/home.rs`)."""
 
@@ -31,7 +35,7 @@ def discover(config: dict[str, Any]) -> list[str]:
         found, warnings = founders(domain, service, name, urls)
     except DiscoveryError as error:
         if not is_member:
-            raise
+            raise DiscoveryError(f"{error}. {REMEDY}") from None
         return [str(error)]
     config["initial_cluster"] = found
     config["initial_advertise_peer_urls"] = own_urls(found, name, urls)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.kvctl.session import BAD_ARGUMENTS, advise
 from cli.output import fail
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from kvstore.tls import Tls
 
-BAD_ARGUMENTS = 128
 Cacert = Annotated[
     str | None, typer.Option(envvar="ETCDCTL_CACERT", help="Authorities of the members (PEM).", show_default=False)
 ]
@@ -60,6 +60,7 @@ def discovered(domain: str, service: str, insecure: bool) -> list[str]:
     try:
         found = endpoints(domain, service)
     except DiscoveryError as error:
+        advise(str(error))
         fail(str(error))
     for one in found:
         if not insecure and one.startswith("http://"):

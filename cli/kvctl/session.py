@@ -39,6 +39,12 @@ _HINTS = (
     ("not enough started members", "'kvctl endpoint health --cluster' shows which members do not answer."),
     ("root user does not exist", "Make one first: 'kvctl user add root'."),
     ("bad leader transferee", "'kvctl member list' shows the members; a learner can't lead."),
+    ("No such file or directory (os error 2)", "Give a path that is there; of a new file, one in a directory that is."),
+    (
+        "Permission denied (os error 13)",
+        "This user may not read or write there: give another path, or run as one who may.",
+    ),
+    ("dns lookup errors", "Name the domain that has records of _etcd-client._tcp, or the members with --endpoints."),
 )
 
 
@@ -127,12 +133,17 @@ def told(error: StoreError) -> str:
     return f"rpc error: code = {code} desc = {error.message}"
 
 
-def refuse(error: StoreError, code: int = REFUSED, saying: str = "{}") -> NoReturn:
-    """End the program with the store's words, after a hint what to do where there is one."""
-    text = told(error)
+def advise(text: str) -> None:
+    """Say what to do about an error, where there is something."""
     for part, hint in _HINTS:
         if part in text:
             print(hint, file=sys.stderr)
+
+
+def refuse(error: StoreError, code: int = REFUSED, saying: str = "{}") -> NoReturn:
+    """End the program with the store's words, after a hint what to do where there is one."""
+    text = told(error)
+    advise(text)
     if _WRONG_PASSWORD in text:
         fail(text, BAD_CONNECTION)
     fail(saying.format(text), code)

@@ -10,7 +10,7 @@ import typer
 
 from cli.kvctl import gotext
 from cli.kvctl.bar import Bar
-from cli.kvctl.session import BAD_ARGUMENTS, count, flags, identity
+from cli.kvctl.session import BAD_ARGUMENTS, advise, count, flags, identity
 from cli.kvctl.show import allow, show
 from cli.output import fail
 
@@ -33,6 +33,7 @@ def _done(work: Callable[[], T]) -> T:
     try:
         return work()
     except BackupError as error:
+        advise(str(error))
         fail(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None

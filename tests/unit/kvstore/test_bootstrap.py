@@ -58,7 +58,7 @@ def test_a_founder_with_data_asks_nobody_and_who_joins_may_go_on_without(tmp_pat
     assert "no such host" in discover(config)[0]
     (tmp_path / IDENTITY).unlink()
     config, _ = settings(flags(tmp_path, "--discovery-srv=none", "--initial-cluster-state=existing"), {})
-    with pytest.raises(DiscoveryError, match="no such host"):
+    with pytest.raises(DiscoveryError, match=r"no such host\. Name a domain .* with --initial-cluster in place of"):
         discover(config)
 
 

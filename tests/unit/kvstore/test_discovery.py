@@ -12,6 +12,7 @@ import dns.resolver
 import pytest
 
 from benchmarks.ports import free_port
+from cli.kvctl import security
 from kvstore import discovery, gateway
 from kvstore.discovery import DiscoveryError, endpoints
 
@@ -158,3 +159,8 @@ def test_a_gateway_takes_members_without_tls_only_when_told(
         assert 'ignoring discovered insecure endpoint "http://open.example:2379"' in capsys.readouterr().err
         assert gateway.main(["start", "--discovery-srv", "none"]) == 2
         assert "dns lookup errors" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            security.discovered("none", "", insecure=True)
+        advice, error = capsys.readouterr().err.splitlines()
+        assert advice.endswith("or the members with --endpoints.")
+        assert error.startswith("Error: dns lookup errors")

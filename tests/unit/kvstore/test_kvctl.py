@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,4 +201,17 @@ def test_mistakes(cluster: Cluster) -> None:
     argv[4] = "--command-timeout=60s"
     refused = subprocess.run(argv, capture_output=True, timeout=60, text=True)
     assert refused.returncode == 1 and "Connection refused" in refused.stderr
-    assert "Nobody listens there: start 'fleetd' or 'kvstore', or name who does with --endpoints." in refused.stderr
+    nobody = "Nobody listens there: start 'fleetd' or 'kvstore', or name who does with --endpoints."
+    assert nobody in refused.stderr
+
+
+def test_mistakes_with_snapshots_say_what_to_do(tmp_path: Path) -> None:
+    nowhere = f"--endpoints=127.0.0.1:{free_port()}"
+    for words, advice in (
+        (["status", f"{tmp_path}/none"], "Give a path that is there; of a new file, one in a directory that is."),
+        (["save", f"{tmp_path}/new.db"], "Nobody listens there: "),
+    ):
+        argv = [sys.executable, "-m", "cli.kvctl.app", nowhere, "snapshot", *words]
+        done = subprocess.run(argv, capture_output=True, timeout=60, text=True)
+        said, error = done.stderr.splitlines()
+        assert done.returncode == 1 and said.startswith(advice) and error.startswith("Error: "), done.stderr
