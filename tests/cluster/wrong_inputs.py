@@ -130,7 +130,7 @@ PROGRAMS = """
 2 | kvstore --listen-client-urls https://127.0.0.1:2379 | must be provided for client url https://127.0.0.1:2379
 2 | kvstore --auto-tls --listen-client-urls https://1.2.3.4:2379 | lets in whoever reaches it
 2 | kvstore --client-cert-auth | --client-cert-auth needs --trusted-ca-file
-2 | kvstore --tls-min-version 1.2 | unexpected TLS version \\"1.2\\"
+2 | kvstore --tls-min-version 1.2 | unexpected TLS version "1.2"
 1 | kvstore --data-dir /proc/x | /proc/x: No such file or directory
 2 | kvstore gateway start --endpoints x | 'x' is not an endpoint: write HOST:PORT
 2 | kvstore gateway start --endpoints , | --endpoints names no member
